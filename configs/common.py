@@ -1,0 +1,54 @@
+"""Every field a recipe has, with its unit and its allowed values; a recipe shows only what it changes.
+
+Sizes are written in-plane first, (x, y, z), as the paper writes them; arrays in the code are (z, y, x, channel).
+Any field is overridden on the command line by its name: ``--config.data.root=/disk/lits --config.epochs=10``.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = ""  # the recipe's name; the run folder is runs/NAME unless --workdir says otherwise
+    config.stage = ""  # coarse | voi | tumor | brain: which view of a volume the network is given
+    config.seed = 0  # of the case split, the patches kept, the initial weights and the shuffling
+
+    config.data = ConfigDict()
+    config.data.source = "lits"  # lits | brats | phantom (drawn on the spot, no download)
+    config.data.root = "data/lits"  # folder that holds the scans, at any depth (not read for phantoms)
+    config.data.prepared = "prepared"  # folder for patch sets and drawn phantoms
+    config.data.modalities = ("ct",)  # the input channels, in order: ("ct",) or ("t1", "t1ce", "t2", "flair")
+    config.data.cases = 0  # how many cases: 0 = all that are there (of phantoms: 6)
+    config.data.test_cases = 0  # of these, how many no fold trains on; evaluate scores them
+    config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
+    config.data.validation_share = 0.29  # stage coarse only, one model: share of the cases it is validated on
+    config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's count (of phantoms: 2)
+    config.data.tumor_share = 0.5  # stages tumor and brain: share of patches centred on tumor (jittered)
+    config.data.workers = 0  # processes that cut patches; 0 = one a core
+    config.data.phantom_size = (128, 128, 48)  # voxels of a drawn case; the slice count varies around z
+
+    config.window_hu = (-100.0, 200.0)  # CT intensities outside are clipped (not read for MR)
+    config.patch_size = (0, 0, 0)  # voxels the network sees, multiples of 32; (x, y, 1) = single slices, 2D network
+    config.box_margin = 10  # voxels added to the liver's bounding box on every side
+
+    config.network = ConfigDict()
+    config.network.width = 32  # channels of Res1; Res2-4 have 2, 4, 8 times as many
+    config.network.stem_width = 0  # channels of Conv1 and Conv2; 0 = width
+    config.network.bottom_width = 0  # channels of Res5 and Res6; 0 = 16 times width
+    config.network.momentum = 0.99  # of the running batch statistics; short trainings need less, such as 0.8
+
+    config.epochs = 50
+    config.batch_size = 2  # patches a step, over all devices and processes together
+    config.learning_rate = 1e-3  # Adam, beta = (0.9, 0.999), epsilon = 1e-8
+    config.plateau_patience = 20  # epochs without a better training loss before learning rate x 0.1
+    config.loss_per_sample = False  # False: Dice over the whole batch's voxels; True: a Dice a patch, averaged
+    config.precision = "float32"  # float32 | bfloat16 (activations only; weights, statistics and loss stay float32)
+    config.folds = (0, 1, 2, 3, 4)  # which folds are trained, one after another; (0,) for one
+    config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost
+
+    config.window = ConfigDict()
+    config.window.step = (0, 0, 0)  # voxels between neighbouring windows (x, y, z); 0 = half a patch
+    config.window.batch_size = 1  # windows a network call
+    config.threshold = 0.5  # probability from which a voxel is foreground
+    config.vote = "mean"  # mean | majority: how the folds' models are joined
+    return config

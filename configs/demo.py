@@ -1,0 +1,41 @@
+"""The whole cascade on drawn abdomens, narrow and small: an end-to-end trial that needs no download.
+
+    python run.py --config=configs/demo.py
+"""
+
+from configs import liver
+
+
+def get_config():
+    config = liver.get_config()
+    config.name = "demo"
+    config.data.source = "phantom"
+    config.data.cases = 20
+    config.data.test_cases = 4
+    config.data.phantom_size = (96, 96, 40)
+    config.folds = (0,)
+    for stage in config.stages.values():
+        stage.network.width = 8
+        stage.network.momentum = 0.8  # so few steps that statistics with the paper's 0.99 would lag behind
+        stage.window.batch_size = 4
+
+    coarse = config.stages.coarse
+    coarse.patch_size = (64, 64, 1)
+    coarse.data.patches_per_case = 20.0
+    coarse.batch_size = 16
+    coarse.epochs = 8
+    coarse.window.batch_size = 16
+
+    voi = config.stages.voi
+    voi.patch_size = (64, 64, 32)
+    voi.data.patches_per_case = 4.0
+    voi.batch_size = 4
+    voi.epochs = 6
+    voi.window.step = (64, 64, 20)
+
+    tumor = config.stages.tumor
+    tumor.patch_size = (64, 64, 32)
+    tumor.data.patches_per_case = 8.0
+    tumor.batch_size = 4
+    tumor.epochs = 8
+    return config

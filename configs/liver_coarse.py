@@ -1,0 +1,18 @@
+"""Stage 1, liver localisation: RA-UNet-I on 256x256 slices of the down-sampled scan (paper section III-E).
+
+    python run.py --config=configs/liver_coarse.py --config.data.root=/disk/lits
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config()
+    config.name = "liver_coarse"
+    config.stage = "coarse"
+    config.patch_size = (256, 256, 1)
+    config.network.width = 16
+    config.batch_size = 16
+    config.folds = (0,)
+    config.window.batch_size = 8
+    return config

@@ -1,0 +1,226 @@
+"""The patch set of a recipe: a sharded TFDS data set, split by patient, the same bytes every time it is built.
+
+TFDS's ordinary writer is not used: its shuffler needs TensorFlow once a split passes 1 GiB, as LiTS does. `cutting`
+writes the shards, a case at a time; what TFDS would have checked (unique keys) and shown (progress) is done here and
+there. A killed build keeps its finished shards in `.building/` beside the set and goes on from there; the set itself
+appears by one rename when all is written.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import absl.logging
+import tensorflow_datasets as tfds
+
+from data_prep import layouts, sampling
+from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact, records
+from raunet_jax import files
+from raunet_jax.progress import say
+
+NAME = "raunet_patches"
+FORMAT = 1  # raise it when the same recipe and files would give other bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSet:
+    """A finished patch set: its TFDS folder, the cases it had to leave out with the reason, and records a split."""
+
+    folder: Path
+    failed: tuple[tuple[str, str], ...]
+    counts: dict[str, int]
+
+
+def split_names(config) -> tuple[str, ...]:
+    """The splits of a recipe's patch set, in the order of `layouts.split_cases`."""
+    if config.stage == "coarse":
+        return ("train", "validation")
+    return tuple(f"fold_{fold}" for fold in range(config.data.folds))
+
+
+def folder(config) -> Path:
+    """Where the recipe's patch set lies, keyed by all that decides its bytes (recipe fields, names and sizes of files).
+
+    Raises:
+      DataNotFound: no case under `config.data.root`.
+    """
+    return _folder(config, layouts.find_cases(config))
+
+
+def prepare(config) -> PatchSet:
+    """Build the recipe's patch set unless it is there, and say what it holds.
+
+    A case that cannot be used is left out, reported, and listed in `failed`. Only one process builds a set at a time;
+    others wait for it. A repaired file changes its size and with it the set's key, so the next call builds it anew.
+
+    Raises:
+      DataNotFound: no case under `config.data.root`.
+      PatchSetError: no case gave a patch, a worker process died, or a shard of a finished set is missing or cut short.
+      OSError: too little free space (ENOSPC), or the folder cannot be written.
+    """
+    cases = layouts.find_cases(config)
+    target = _folder(config, cases)
+    if not target.exists():
+        with _alone(target.parent):
+            if not target.exists():
+                _build(config, _jobs(config, cases), target)
+    patch_set = _finished(target)
+    for case, reason in patch_set.failed:
+        say(f"left out of the patch set: {case}: {reason}")
+    return patch_set
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the shards in a finished patch set whose bytes are no longer those that were written."""
+    lines = [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    return [line["shard"] for line in lines if line.get("records") and not intact(folder / line["shard"], line)]
+
+
+class RaunetPatches(tfds.core.GeneratorBasedBuilder):
+    """The TFDS side of a build: names, features and splits; the shards are written by `cutting.cut_all`."""
+
+    name = NAME
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, config, jobs: list[Job], staging: Path, prepared: Path, key: str):
+        self._recipe, self._jobs, self._staging = config, jobs, staging
+        builder_config = tfds.core.BuilderConfig(name=key, description=json.dumps(_recipe(config)))
+        super().__init__(data_dir=prepared, config=builder_config, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(builder=self, features=features(self._recipe), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {split: [job for job in self._jobs if job.split == split] for split in split_names(self._recipe)}
+
+    def _generate_examples(self, job: Job):
+        return records(self._recipe, job)
+
+    def _generate_splits(self, dl_manager, download_config):
+        lines = cut_all(self._recipe, self._jobs, self._staging)
+        if not any(line.get("records") for line in lines.values()):
+            reasons = [f"{case}: {line['failed']}" for case, line in lines.items() if "failed" in line]
+            why = "; ".join(reasons[:5]) or f"stage {self._recipe.stage} keeps no patch of any of them"
+            raise PatchSetError(
+                f"none of the {len(lines)} cases gave a patch: {why}; --mode=verify says what is wrong with each"
+            )
+        splits = []
+        for split, jobs in self._split_generators(dl_manager).items():
+            template = self._get_filename_template(split_name=split)
+            full = [line for line in (lines[job.case.name] for job in jobs) if line.get("records")]
+            for index, line in enumerate(full):
+                shard = Path(template.sharded_filepath(shard_index=index, num_shards=len(full)))
+                _link(self._staging / line["shard"], shard)
+                line["shard"] = shard.name
+            if full:  # TFDS knows no empty split; whoever asks for one learns from the recipe that it is empty
+                lengths = [line["records"] for line in full]
+                splits.append(tfds.core.SplitInfo(split, lengths, sum(line["bytes"] for line in full), template))
+        manifest = "".join(json.dumps(lines[job.case.name]) + "\n" for job in self._jobs)
+        files.write_text(Path(self.data_path) / MANIFEST, manifest)
+        return splits
+
+    def _log_download_bytes(self):
+        """TFDS would print a download to standard output, which is kept for results."""
+
+    _log_download_done = _log_download_bytes
+
+
+def _recipe(config) -> dict:
+    """All that decides the bytes of a patch set, but for the files themselves."""
+    data = config.data
+    return {
+        "format": FORMAT,
+        "stage": config.stage,
+        "seed": config.seed,
+        "patch_size": list(config.patch_size),
+        "window_hu": list(config.window_hu),
+        "box_margin": config.box_margin,
+        "source": data.source,
+        "root": str(Path(data.root).expanduser().resolve()) if data.source != "phantom" else "",
+        "phantom_size": list(data.phantom_size) if data.source == "phantom" else [],
+        "modalities": list(data.modalities),
+        "cases": data.cases,
+        "test_cases": data.test_cases,
+        "folds": data.folds,
+        "validation_share": data.validation_share,
+        "patches_per_case": data.patches_per_case,
+        "tumor_share": data.tumor_share,
+    }
+
+
+def _folder(config, cases) -> Path:
+    on_disk = [
+        [case.name, *(path.stat().st_size for path in (*case.images, *filter(None, [case.mask])))] for case in cases
+    ]
+    digest = hashlib.sha256(json.dumps([_recipe(config), on_disk], sort_keys=True).encode()).hexdigest()
+    size = "x".join(str(int(length)) for length in config.patch_size)
+    prepared = Path(config.data.prepared).expanduser().absolute()
+    return prepared / NAME / f"{config.stage}_{size}_{digest[:16]}" / str(RaunetPatches.VERSION)
+
+
+def _jobs(config, cases) -> list[Job]:
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PatchSetError(f"{config.data.root}: two cases are called {', '.join(twice)}; rename one of each")
+    folds = zip(split_names(config), layouts.split_cases(cases, config).folds, strict=True)
+    place = {case.name: split for split, fold in folds for case in fold}
+    kept = [case for case in cases if case.name in place]
+    mean = sampling.mean_patches(config.stage, config.data.source, config.data.patches_per_case)
+    return [
+        Job(case, number, place[case.name], sampling.case_patches(number, mean)) for number, case in enumerate(kept)
+    ]
+
+
+def _build(config, jobs: list[Job], target: Path) -> None:
+    for abandoned in target.parent.glob("incomplete.*"):  # of killed builds: the lock is ours, so nobody writes there
+        shutil.rmtree(abandoned)
+    staging = target.parent / ".building"
+    staging.mkdir(exist_ok=True)
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns about every builder config made at run time
+    try:
+        prepared, key = target.parent.parent.parent, target.parent.name
+        builder = RaunetPatches(config, jobs, staging, prepared, key)
+        builder.download_and_prepare(download_dir=staging)
+    finally:
+        absl.logging.set_verbosity(verbosity)
+    shutil.rmtree(staging)
+
+
+def _finished(target: Path) -> PatchSet:
+    lines = [json.loads(line) for line in (target / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[line["split"]] = counts.get(line["split"], 0) + line.get("records", 0)
+        shard = target / line.get("shard", "")
+        if line.get("records") and (not shard.is_file() or shard.stat().st_size != line["bytes"]):
+            raise PatchSetError(f"{shard} is missing or cut short; delete {target} and it is built again")
+    failed = tuple((line["case"], line["failed"]) for line in lines if "failed" in line)
+    return PatchSet(target, failed, counts)
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Hold the set's lock, which the system drops when its holder dies."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is preparing {place}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links; a copy would need the space twice
+        os.replace(source, target)

@@ -1,0 +1,123 @@
+"""From the shards of a patch set to batches: shuffled, shared out over processes, resumable at the exact batch.
+
+Record numbers are shuffled and grouped into global batches first, and only then is each process's part of a batch read.
+So n processes together see what one process sees, batch by batch and in the same order, and a position is one number.
+Threads read ahead, not processes: what they do is decompression, which runs outside Python's lock.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+
+READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches held ahead, so memory stays small
+ARRAYS = ("image", "mask", "low", "high")
+
+
+def train_batches(config, folder: Path, fold: int) -> Iterator[dict[str, Any]]:
+    """Endless training batches of `fold`: all other folds, for stage coarse the split "train"; reshuffled every epoch.
+
+    Each is a dict of this process's part of the batch: image (b, [z,] y, x, c) int16, mask (b, [z,] y, x, 1) uint8, low
+    and high (b, c) float32 of the whole volumes, case: names. b is `batch_size` over the number of processes. The
+    iterator's `get_state()` is JSON-able, and `set_state` continues after the batch that was last taken.
+
+    Raises:
+      ValueError: a fold or batch size that does not fit, or no record to train on.
+      RuntimeError: from the iterator, a damaged shard.
+    """
+    splits, _ = _splits(config, fold)
+    part = _Part(config, folder, splits)
+    if not part.size:
+        raise ValueError(
+            f"{folder} has no record to train fold {fold} on (splits {', '.join(splits)}); use more cases "
+            "(config.data.cases), more patches (config.data.patches_per_case), or another seed"
+        )
+    numbers = grain.MapDataset.range(part.size).seed(config.seed).shuffle().repeat()
+    return iter(numbers.batch(config.batch_size, drop_remainder=True).map(part.read).to_iter_dataset(READING))
+
+
+def train_size(config, folder: Path, fold: int) -> int:
+    """Number of records that `fold` is trained on, over all processes together."""
+    return len(_source(folder, _splits(config, fold)[0]))
+
+
+def validation_batches(config, folder: Path, fold: int) -> "ValidationBatches":
+    """The batches of the split that `fold` is validated on, every record once, in order; see ValidationBatches.
+
+    Raises:
+      ValueError: a fold or batch size that does not fit.
+    """
+    return ValidationBatches(_Part(config, folder, _splits(config, fold)[1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationBatches:
+    """Iterable as often as wanted, with a length. Batches are those of `train_batches` with `valid` (b,) bool besides:
+    the last one is filled up by repeating its last record, marked invalid, so that no shape is compiled twice and every
+    process has the same number of batches. Empty where the split has no record."""
+
+    part: "_Part"
+
+    def __len__(self) -> int:
+        return -(-self.part.size // self.part.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.part.size:
+            return
+        starts = grain.MapDataset.range(0, self.part.size, self.part.batch_size)
+        yield from starts.map(self._read).to_iter_dataset(READING)
+
+    def _read(self, start: int) -> dict[str, Any]:
+        numbers = start + np.arange(self.part.batch_size)
+        batch = self.part.read(np.minimum(numbers, self.part.size - 1))
+        return batch | {"valid": self.part.of(numbers) < self.part.size}
+
+
+class _Part:
+    """This process's contiguous part of each global batch of the given splits."""
+
+    def __init__(self, config, folder: Path, splits: tuple[str, ...]):
+        self._folder = folder
+        self._source = _source(folder, splits)
+        self._process, processes = jax.process_index(), jax.process_count()
+        if config.batch_size < 1 or config.batch_size % processes:
+            raise ValueError(f"batch_size {config.batch_size} does not divide over {processes} processes")
+        self.size = len(self._source)
+        self.batch_size = config.batch_size
+        self._local = config.batch_size // processes
+
+    def of(self, batch: np.ndarray) -> np.ndarray:
+        return batch[self._process * self._local : (self._process + 1) * self._local]
+
+    def read(self, numbers: np.ndarray) -> dict[str, Any]:
+        try:
+            records = self._source.__getitems__([int(number) for number in self.of(numbers)])
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{self._folder} is damaged ({error}); delete it and it is built again from the scans"
+            ) from error
+        batch = {name: np.stack([record[name] for record in records]) for name in ARRAYS}
+        return batch | {"case": [record["case"].decode() for record in records]}
+
+
+def _splits(config, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the splits that `fold` is trained and validated on."""
+    if config.stage == "coarse":
+        if fold != 0:
+            raise ValueError(f"stage coarse has a single model, fold 0; fold {fold} was asked for (config.folds)")
+        return ("train",), ("validation",)
+    if not 0 <= fold < config.data.folds:
+        raise ValueError(f"fold {fold} is not one of the {config.data.folds} folds of config.data.folds")
+    names = [f"fold_{number}" for number in range(config.data.folds)]
+    return tuple(name for name in names if name != names[fold]), (names[fold],)
+
+
+def _source(folder: Path, splits: tuple[str, ...]):
+    builder = tfds.builder_from_directory(folder)
+    there = [split for split in splits if split in builder.info.splits]  # TFDS knows no empty split
+    return builder.as_data_source(split="+".join(there)) if there else ()

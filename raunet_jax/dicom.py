@@ -1,0 +1,248 @@
+"""A CT series of single-slice DICOM files as a volume."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pydicom
+from pydicom.uid import ImplicitVRLittleEndian
+
+from raunet_jax.grid import Grid, Volume, VolumeError, check_affine
+
+Path = str | os.PathLike
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts towards left and back, NIfTI towards right and front
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slice:
+    path: pathlib.Path
+    series: str
+    description: str
+    modality: str
+    shape: tuple[int, int]  # rows, columns
+    position: np.ndarray  # (3,) mm, LPS: centre of the first pixel
+    orientation: np.ndarray  # (2, 3): unit vectors along a row and along a column, LPS
+    spacing: np.ndarray  # (2,) mm: between rows, between columns
+    thickness: float | None  # mm
+
+    @property
+    def normal(self) -> np.ndarray:
+        return np.cross(*self.orientation)
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether `folder` directly holds a DICOM file (DICOMDIR, a mere table of contents, does not count)."""
+    folder = pathlib.Path(folder)
+    return folder.is_dir() and any(
+        _looks_like_dicom(path) for path in folder.iterdir() if path.is_file() and path.name.upper() != "DICOMDIR"
+    )
+
+
+def read_dicom_series(folder: Path) -> Volume:
+    """Read the CT slices that lie directly in `folder`, whatever their names, as one volume of int16 HU.
+
+    Slices are ordered by their position along the slice normal. Files that are no image slice (reports, structure
+    sets, localizers, other files) are passed over. The grid's axes are (column, row, slice); a tilted gantry shears it.
+    Raises VolumeError when slices are missing, doubled, unevenly spaced or of several series, are no CT, or cannot be
+    decoded.
+    """
+    folder = pathlib.Path(folder)
+    with _quiet():
+        slices = _find_slices(folder)
+        _check_series(slices, folder)
+        normal = slices[0].normal
+        slices.sort(key=lambda one: float(one.position @ normal))
+        affine = _affine(slices, folder)
+        rows, columns = slices[0].shape
+        values = np.empty((columns, rows, len(slices)), np.int16, order="F")
+        for index, one in enumerate(slices):
+            values[:, :, index] = _hounsfield(one).T
+    grid = Grid(values.shape, affine, None)
+    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, folder.resolve().name)
+
+
+def _looks_like_dicom(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(132)
+    # files of old archives lack the preamble and begin with the first element of group 8, little endian
+    return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+
+
+def _find_slices(folder: pathlib.Path) -> list[_Slice]:
+    if not folder.is_dir():
+        raise VolumeError(f"{folder}: not a folder; give the folder that holds the files of one DICOM series.")
+    slices, unplaced = [], []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        if not _looks_like_dicom(path):
+            if path.suffix.lower() in _DICOM_SUFFIXES:
+                raise VolumeError(f"{path}: not a readable DICOM file ({path.stat().st_size} bytes); copy it again.")
+            continue
+        data = _read(path, stop_before_pixels=True)
+        if "Rows" not in data or "LOCALIZER" in (data.get("ImageType") or ()):
+            continue
+        if data.get("ImagePositionPatient") and data.get("ImageOrientationPatient") and data.get("PixelSpacing"):
+            slices.append(_describe(data, path))
+        else:
+            unplaced.append((path, str(data.get("SeriesInstanceUID", "")), int(data.get("NumberOfFrames") or 1)))
+    if not slices:
+        frames = [path.name for path, _, count in unplaced if count > 1]
+        hint = " (images without a position)" if unplaced else ""
+        if frames:
+            hint = f" ({frames[0]} is a multi-frame file: convert it to NIfTI with dcm2niix)"
+        raise VolumeError(f"{folder}: holds no CT slice{hint}; give the folder that holds the files of one series.")
+    for path, series, _ in unplaced:
+        if series == slices[0].series:
+            raise VolumeError(f"{path}: a slice of the series without ImagePositionPatient; export the series again.")
+    return slices
+
+
+def _read(path: pathlib.Path, **options) -> pydicom.Dataset:
+    try:
+        return pydicom.dcmread(path, force=True, **options)
+    except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
+        raise VolumeError(f"{path}: damaged DICOM file ({error}); copy it again.") from error
+
+
+def _describe(data: pydicom.Dataset, path: pathlib.Path) -> _Slice:
+    try:
+        thickness = data.get("SpacingBetweenSlices") or data.get("SliceThickness")
+        return _Slice(
+            path=path,
+            series=str(data.get("SeriesInstanceUID", "")),
+            description=str(data.get("SeriesDescription", "")),
+            modality=str(data.get("Modality", "CT")),
+            shape=(int(data.Rows), int(data.Columns)),
+            position=np.array(data.ImagePositionPatient, float).reshape(3),
+            orientation=np.array(data.ImageOrientationPatient, float).reshape(2, 3),
+            spacing=np.array(data.PixelSpacing, float).reshape(2),
+            thickness=abs(float(thickness)) if thickness else None,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise VolumeError(f"{path}: its position or size cannot be read ({error}); export the series again.") from error
+
+
+def _check_series(slices: list[_Slice], folder: pathlib.Path) -> None:
+    by_series: dict[str, list[_Slice]] = {}
+    for one in slices:
+        by_series.setdefault(one.series, []).append(one)
+    if len(by_series) > 1:
+        listed = "; ".join(
+            f"{uid or 'no SeriesInstanceUID'} ({group[0].description or 'no description'}, {group[0].modality}, "
+            f"{len(group)} slices, such as {group[0].path.name})"
+            for uid, group in by_series.items()
+        )
+        raise VolumeError(
+            f"{folder}: holds {len(by_series)} series: {listed}. Put each series into a folder of its own."
+        )
+    first = slices[0]
+    for one in slices:
+        if one.modality != "CT":
+            raise VolumeError(f"{one.path}: its modality is {one.modality}, not CT; intensities would not be HU.")
+        if not np.allclose(one.orientation @ one.orientation.T, np.eye(2), atol=1e-3) or one.spacing.min() <= 0:
+            raise VolumeError(
+                f"{one.path}: ImageOrientationPatient {one.orientation.ravel().tolist()} or PixelSpacing "
+                f"{one.spacing.tolist()} describes no pixel grid; export the series again."
+            )
+        for what, same in (
+            ("size", one.shape == first.shape),
+            ("orientation", np.allclose(one.orientation, first.orientation, atol=1e-3)),
+            ("pixel spacing", np.allclose(one.spacing, first.spacing, rtol=1e-3)),
+        ):
+            if not same:
+                raise VolumeError(
+                    f"{one.path}: its {what} differs from that of {first.path.name}; "
+                    "keep only slices of one reconstruction in the folder."
+                )
+
+
+def _affine(slices: list[_Slice], folder: pathlib.Path) -> np.ndarray:
+    """(4, 4): (column, row, slice, 1) -> mm, RAS+, from DICOM PS3.3 C.7.6.2.1.1; checks the slices' positions."""
+    first, last = slices[0], slices[-1]
+    if len(slices) == 1:
+        if first.thickness is None:
+            raise VolumeError(f"{first.path}: a single slice without SliceThickness has no extent; export it again.")
+        step = first.normal * first.thickness
+    else:
+        _check_spacing(slices, folder)
+        step = (last.position - first.position) / (len(slices) - 1)
+        for index, one in enumerate(slices):
+            off = np.linalg.norm(first.position + index * step - one.position)
+            if off > 0.5 + 0.1 * np.linalg.norm(step):
+                raise VolumeError(
+                    f"{one.path}: its position {one.position.tolist()} lies {off:.2f} mm off the line of the others; "
+                    "the table or field of view moved: reconstruct the series again or resample it to NIfTI."
+                )
+    between_rows, between_columns = first.spacing
+    affine = np.eye(4)
+    affine[:3, 0] = _LPS_TO_RAS @ first.orientation[0] * between_columns
+    affine[:3, 1] = _LPS_TO_RAS @ first.orientation[1] * between_rows
+    affine[:3, 2] = _LPS_TO_RAS @ step
+    affine[:3, 3] = _LPS_TO_RAS @ first.position
+    check_affine(affine, folder)
+    return affine
+
+
+def _check_spacing(slices: list[_Slice], folder: pathlib.Path) -> None:
+    places = np.array([one.position @ slices[0].normal for one in slices])
+    steps = np.diff(places)
+    for index in np.flatnonzero(steps < 1e-3)[:1]:
+        raise VolumeError(
+            f"{folder}: {slices[index].path.name} and {slices[index + 1].path.name} lie at the same position "
+            f"{places[index]:.2f} mm along the slice normal; a copy or a second phase is mixed in: remove it."
+        )
+    # where slices are missing every step is a multiple of the true one, which need not be the commonest
+    usual = float(steps.min())
+    if (np.abs(steps - np.rint(steps / usual) * usual) > _tolerance_mm(usual)).any():
+        usual = float(np.median(steps))
+    tolerance = _tolerance_mm(usual)
+    gaps = []
+    for index in np.flatnonzero(np.abs(steps - usual) > tolerance):
+        missing = round(steps[index] / usual) - 1
+        gaps.append(
+            f"{steps[index]:.2f} mm between {slices[index].path.name} (at {places[index]:.2f} mm) and "
+            f"{slices[index + 1].path.name} (at {places[index + 1]:.2f} mm)"
+            + (f", {missing} missing" if missing > 0 else "")
+        )
+    if gaps:
+        shown = "; ".join(gaps[:5]) + ("; …" if len(gaps) > 5 else "")
+        raise VolumeError(
+            f"{folder}: slices are missing or unevenly spaced: {len(slices)} slices, usual spacing {usual:.2f} mm, but "
+            f"{shown}. Export the whole series again, or resample it to NIfTI."
+        )
+
+
+def _tolerance_mm(step: float) -> float:
+    """Scanners that write positions with one decimal make steps of 0.625 mm look like 0.6 and 0.7."""
+    return min(0.1 * step + 0.1, 0.4 * step)
+
+
+def _hounsfield(one: _Slice) -> np.ndarray:
+    """(rows, columns) int16 HU = stored value * RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2)."""
+    data = _read(one.path)
+    if getattr(data, "file_meta", None) is None or "TransferSyntaxUID" not in data.file_meta:
+        data.ensure_file_meta()
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the standard's default
+    try:
+        stored = data.pixel_array
+        slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
+    except Exception as error:  # each decoder raises its own kind
+        raise VolumeError(
+            f"{one.path}: its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: "
+            f"{error}); copy the file again if it is cut short, else decompress it (gdcmconv --raw)."
+        ) from error
+    if stored.shape != one.shape:
+        raise VolumeError(f"{one.path}: its pixels have shape {stored.shape} where {one.shape} is expected.")
+    return np.clip(np.rint(stored * slope + intercept), -32768, 32767).astype(np.int16)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Values that bend the standard a little are in every archive: one warning a slice helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        yield

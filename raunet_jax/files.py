@@ -1,0 +1,33 @@
+"""Writing files so that a kill at any instant leaves either the old file or the new one, never half of one."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yield a temporary path beside `path` that takes its place if the block ends well, and vanishes if not.
+
+    The temporary name keeps the endings of `path`, because writers such as nibabel choose a format by them.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value) -> None:
+    """Write strict JSON: a NaN or infinity is a bug of the caller and raises ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,86 @@
+"""Convolution, batch norm, pooling and upsampling for 2D `(b, y, x, c)` and 3D `(b, z, y, x, c)` alike.
+
+Parameters keep their ordinary Flax names and shapes (kernel `(z, y, x, in, out)`) whatever way XLA is asked to compute
+them, so that a checkpoint is the same on every device.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def convolve(x: Float[Array, "b *space i"], kernel: Float[Array, "*window i o"]) -> Float[Array, "b *space o"]:
+    """SAME convolution with zero padding and stride 1, in the form that the present platform runs fastest.
+
+    A window of one voxel is a matrix product. On a CPU a 3D window is a sum of 2D convolutions, one for each
+    z-offset, since XLA's 3D convolution there is several times slower. Elsewhere XLA's own convolution is used.
+    """
+    window = kernel.shape[:-2]
+    if all(size == 1 for size in window):
+        return jnp.einsum("...i,io->...o", x, kernel.reshape(kernel.shape[-2:]))
+    if len(window) == 3 and jax.default_backend() == "cpu":
+        return _convolve_by_slices(x, kernel)
+    return _convolve_natively(x, kernel)
+
+
+def _convolve_natively(x, kernel):
+    space = "zyx"[-(kernel.ndim - 2) :]
+    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), "SAME", dimension_numbers=layout)
+
+
+def _convolve_by_slices(x, kernel):
+    batch, depth = x.shape[:2]
+    reach = kernel.shape[0] // 2
+    total = jnp.zeros((*x.shape[:-1], kernel.shape[-1]), x.dtype)
+    for tap in range(kernel.shape[0]):
+        offset = tap - reach  # output slice z reads input slice z + offset; slices outside are zero
+        kept = depth - abs(offset)
+        if kept <= 0:
+            continue
+        source = jax.lax.slice_in_dim(x, max(0, offset), max(0, offset) + kept, axis=1)
+        folded = source.reshape(batch * kept, *source.shape[2:])  # (b z) y x i
+        slices = _convolve_natively(folded, kernel[tap]).reshape(batch, kept, *total.shape[2:])
+        padding = [(0, 0)] * total.ndim
+        padding[1] = (max(0, -offset), max(0, offset))
+        total = total + jnp.pad(slices, padding)
+    return total
+
+
+def max_pool(x: Float[Array, "b *space c"]) -> Float[Array, "b *half c"]:
+    """Maximum over blocks of 2 voxels in every spatial dimension, all of which must be even."""
+    batch, *space, channels = x.shape
+    paired = [part for size in space for part in (size // 2, 2)]
+    blocks = x.reshape(batch, *paired, channels)
+    return blocks.max(axis=tuple(range(2, 2 + 2 * len(space), 2)))
+
+
+def upsample(x: Float[Array, "b *space c"]) -> Float[Array, "b *double c"]:
+    """Each voxel repeated twice in every spatial dimension (nearest neighbour)."""
+    batch, *space, channels = x.shape
+    single = [part for size in space for part in (size, 1)]
+    double = [part for size in space for part in (size, 2)]
+    repeated = jnp.broadcast_to(x.reshape(batch, *single, channels), (batch, *double, channels))
+    return repeated.reshape(batch, *(2 * size for size in space), channels)
+
+
+class Conv(nn.Module):
+    """SAME convolution with a bias; `window` is the kernel's size in every spatial dimension."""
+
+    features: int
+    window: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.window,) * (x.ndim - 2) + (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+# Keras's epsilon; on several devices the statistics are those of the whole batch.
+BatchNorm = functools.partial(nn.BatchNorm, epsilon=1e-3)

@@ -1,0 +1,59 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then everywhere else."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_LINE_SECONDS = 15.0
+
+
+class _Plain:
+    def __init__(self, description: str, total: int, done: int):
+        self._description, self._total, self._done = description, total, done
+        self._begin = self._last = time.monotonic()
+        self._first = done
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._done += count
+        now = time.monotonic()
+        if self._done < self._total and now - self._last < PLAIN_LINE_SECONDS:
+            return
+        self._last = now
+        seconds_each = (now - self._begin) / max(1, self._done - self._first)
+        left = seconds_each * (self._total - self._done)
+        say(f"{self._description}: {self._done}/{self._total}  {note}  {now - self._begin:.0f} s, {left:.0f} s left")
+
+
+class _Bar:
+    def __init__(self, bar: Progress, task):
+        self._bar, self._task = bar, task
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._bar.update(self._task, advance=count, note=note)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator[_Plain | _Bar]:
+    """Yield an object whose `advance(count, note)` moves the bar; `done` of `total` are finished already."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Plain(description, total, done)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield _Bar(bar, bar.add_task(description, total=total, completed=done, note=""))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

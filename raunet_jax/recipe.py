@@ -1,0 +1,56 @@
+"""A recipe as saved in run folders and checkpoints, and the stages of a cascade."""
+
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+# What a trained network and its patches are made of: a run cannot go on with another value.
+FIXED_FIELDS = ("stage", "seed", "data", "window_hu", "patch_size", "box_margin", "network", "batch_size", "precision")
+# Of `data`, what may differ: where things lie and how many processes prepare them.
+MOVABLE_DATA = ("root", "prepared", "workers")
+
+
+def to_json(config: ConfigDict) -> str:
+    return config.to_json(indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    def tuples(value):
+        if isinstance(value, list):
+            return tuple(tuples(part) for part in value)
+        return {key: tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+    return ConfigDict(tuples(json.loads(text)))
+
+
+def load(path: pathlib.Path) -> ConfigDict:
+    """The recipe saved as `path`, a run folder's config.json; FileNotFoundError says what to do when there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: this is not a run folder. Train one first, or name another --workdir")
+    return from_json(path.read_text())
+
+
+def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """A cascade's recipes by stage, in the order they run; a single recipe is a cascade of one."""
+    if "stages" not in config:
+        return {config.stage: config}
+    return {name: config.stages[name] for name in ("coarse", "voi", "tumor") if name in config.stages}
+
+
+def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
+    """`field: value in one, value in other` for each fixed field in which two stage recipes differ."""
+
+    def flat(value, prefix):
+        if isinstance(value, (dict, ConfigDict)):
+            return {name: leaf for key in value.keys() for name, leaf in flat(value[key], f"{prefix}.{key}").items()}
+        return {prefix: value}
+
+    lines = []
+    for field in FIXED_FIELDS:
+        ours, theirs = flat(one[field], field), flat(other[field], field)
+        for name in sorted(ours.keys() | theirs.keys()):
+            movable = name.startswith("data.") and name.removeprefix("data.") in MOVABLE_DATA
+            if not movable and ours.get(name) != theirs.get(name):
+                lines.append(f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}")
+    return lines

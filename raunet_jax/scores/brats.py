@@ -1,0 +1,53 @@
+"""Whole-tumor scores of BraTS: labels 1, 2 and 4 merged, voxel spacing in mm."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raunet_jax.geometry import bounding_box
+from raunet_jax.scores.overlap import count, overlap_scores
+from raunet_jax.scores.surface import surface_scores
+
+ONE_EMPTY_HAUSDORFF95 = 373.13  # the challenge's: the diagonal of its 240 x 240 x 155 mm grid, rounded
+NAMES = ("dice", "sensitivity", "specificity", "hausdorff95")
+
+
+def score_brain_case(
+    prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> dict[str, dict]:
+    """Score one case: {"whole_tumor": {dice, sensitivity, specificity, hausdorff95, jaccard, ...}}.
+
+    The 95th percentile is taken over the surface distances of both directions together. Both masks empty: Dice 1 and
+    hausdorff95 0; one empty: Dice 0 and hausdorff95 373.13 (the challenge's convention). All else undefined is None.
+
+    Args:
+        prediction, reference: (z, y, x) of one shape; every label above 0 is tumor.
+        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape != reference.shape or prediction.ndim != 3:
+        raise ValueError(
+            f"prediction has shape {prediction.shape} and reference {reference.shape}; both must be the same (z, y, x)"
+        )
+    tumors = prediction > 0, reference > 0
+    box = bounding_box(tumors[0] | tumors[1])
+    slices = (slice(0, 0),) * 3 if box is None else box.slices
+    tumors = tuple(tumor[slices] for tumor in tumors)
+    scores = overlap_scores(count(*tumors, prediction.size)) | surface_scores(*tumors, spacing_mm)
+    if scores["hausdorff95"] is None:
+        scores["hausdorff95"] = 0.0 if box is None else ONE_EMPTY_HAUSDORFF95
+    return {"whole_tumor": scores}
+
+
+def summarise_brain(cases: Sequence[dict]) -> dict:
+    """Return the scores.json of `cases`, each a `score_brain_case` with its name under "case": means over cases.
+
+    A case whose value is None (sensitivity without any tumor in the reference) is left out of that mean.
+    """
+    means = {}
+    for name in NAMES:
+        values = [case["whole_tumor"][name] for case in cases if case["whole_tumor"][name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return {"whole_tumor": means, "cases": list(cases), "rule": "brats"}

@@ -1,0 +1,203 @@
+"""Training of one network on one fold: state, step, and an epoch loop that a kill cannot harm."""
+
+import contextlib
+import json
+import math
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from raunet_jax import batches, files, recipe
+from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.networks.raunet import make_network
+from raunet_jax.progress import progress, say
+from raunet_jax.step import (
+    AXIS,
+    TrainState,
+    end_epoch,
+    make_state,
+    make_train_step,
+    make_validation_step,
+    replicate,
+    split_over_devices,
+)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class Stopped(Exception):
+    """A signal asked for an end; the state is saved and the same command goes on from it."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command resumes")
+        self.exit_status = 128 + signum
+
+
+def validation_dice(step: Callable, state: TrainState, validation: Iterator[dict]) -> float | None:
+    """Dice over all voxels of all validation patches together; None where neither mask has a voxel."""
+    counts = np.zeros(3)
+    for batch in validation:
+        found = np.asarray(step(state, split_over_devices(batch)), np.float64).reshape(-1, 3)
+        counts += found[batch["valid"]].sum(axis=0)
+    overlap, predicted, reference = counts
+    return float(2 * overlap / (predicted + reference)) if predicted + reference else None
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Yield a list that a SIGTERM or SIGINT is appended to, instead of ending the process; a second one ends it."""
+    asked: list[int] = []
+
+    def handle(signum, _):
+        asked.append(signum)
+        signal.signal(signum, before[signum])
+        say(f"{signal.Signals(signum).name}: saving after this step (once more to end at once)")
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard files of one fold; lines after the step that training resumes at are dropped."""
+
+    def __init__(self, run: pathlib.Path, resumed_step: int):
+        self._path = run / "metrics.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        self._lines = [line for line in lines if json.loads(line)["step"] <= resumed_step]
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step + 1)
+
+    def write(self, row: dict) -> None:
+        self._lines.append(json.dumps(row))
+        files.write_text(self._path, "\n".join(self._lines) + "\n")
+        for name in ("loss", "validation_dice", "learning_rate", "patches_per_second"):
+            if row[name] is not None:
+                self._board.add_scalar(name, row[name], row["step"])
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()
+
+
+class FoldRun:
+    """One fold's training in `run`: the state, the loop's place, and the means to save both and go on from them."""
+
+    def __init__(self, config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int):
+        if config.batch_size % jax.device_count():
+            raise TrainingError(f"batch_size {config.batch_size} does not divide over {jax.device_count()} devices")
+        self.config, self.run = config, run
+        self.network = make_network(config, AXIS)
+        self.state = make_state(self.network, config)
+        self.loader = batches.train_batches(config, patch_set, fold)
+        self.validation = batches.validation_batches(config, patch_set, fold)
+        self.step = 0
+        self.epoch_steps = max(1, batches.train_size(config, patch_set, fold) // config.batch_size)
+        self.losses: list[float] = []  # of the present epoch's steps
+        self.seconds = 0.0  # of training, over all starts
+        self.checkpoints = Checkpoints(run / "checkpoints")
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one; TrainingError if another recipe made it."""
+        newest = self.checkpoints.newest_step()
+        if newest is None:
+            return
+        changed = recipe.differences(self.checkpoints.recipe(newest), self.config)
+        if changed:
+            raise TrainingError(
+                f"{self.run} was begun with another recipe (there, here): {'; '.join(changed)}. Name another --workdir"
+            )
+        state, loop = self.checkpoints.restore(newest, self.state)
+        self.state = replicate(state)
+        self.step, self.losses, self.seconds = newest, loop["losses"], loop["seconds"]
+        self.loader.set_state(loop["loader"])
+        say(f"{self.run}: going on from step {newest}")
+
+    def save(self, dice: float | None) -> None:
+        loop = {"loader": self.loader.get_state(), "losses": self.losses, "seconds": self.seconds}
+        self.checkpoints.save(self.step, self.state, loop, self.config, dice)
+
+    def record(self, number: int, cases: list[str], loss: float) -> None:
+        """Keep a step's loss; TrainingError if it is not finite."""
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.run}: the loss of step {number} is {loss}, on cases {', '.join(sorted(set(cases)))}. The last "
+                f"good checkpoint is kept; lower learning_rate, or look at these cases with --mode=verify"
+            )
+        self.losses.append(loss)
+
+    def end_epoch(self) -> dict:
+        """Validate, move the learning rate's plateau on, and return the epoch's line for the metrics."""
+        loss = float(np.mean(self.losses))
+        row = {
+            "step": self.step,
+            "epoch": self.step // self.epoch_steps,
+            "loss": loss,
+            "validation_dice": validation_dice(make_validation_step(self.network), self.state, self.validation),
+            "learning_rate": float(self.config.learning_rate * self.state.plateau.scale),
+        }
+        self.state = end_epoch(self.state, self.config, loss)
+        self.losses = []
+        return row
+
+
+def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int, asked: list[int]) -> None:
+    """Train the recipe's network on all folds but `fold`, from the newest checkpoint in `run` if there is one.
+
+    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss is not
+    finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
+    """
+    training = FoldRun(config, patch_set, run, fold)
+    last_step = config.epochs * training.epoch_steps
+    train_step = make_train_step(training.network, config.learning_rate, config.loss_per_sample)
+    with training.checkpoints:
+        training.resume()
+        if training.step >= last_step:
+            say(f"{run}: trained already, {training.step} steps")
+            return
+        files.write_text(run / "config.json", recipe.to_json(config) + "\n")
+        title = f"{config.name} fold {fold}"
+        with (
+            contextlib.closing(MetricsLog(run, training.step)) as log,
+            progress(title, last_step, training.step) as bar,
+        ):
+            note, pending = "", None
+            begin = saved = time.monotonic() - training.seconds
+            epoch_begin, epoch_patches = time.monotonic(), 0
+            while training.step < last_step:
+                batch = next(training.loader)
+                training.state, metrics = train_step(training.state, split_over_devices(batch))
+                training.step += 1
+                epoch_patches += config.batch_size
+                # A loss is fetched once the next step is under way, so that the device never waits for the host.
+                if pending:
+                    training.record(*pending[:2], float(pending[2]["loss"]))
+                pending = (training.step, batch["case"], metrics)
+
+                ended = training.step % training.epoch_steps == 0
+                if ended or asked or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    training.record(*pending[:2], float(pending[2]["loss"]))
+                    pending, dice = None, None
+                    rate = epoch_patches / (time.monotonic() - epoch_begin)
+                    if ended:
+                        row = training.end_epoch() | {"patches_per_second": rate}
+                        dice = row["validation_dice"]
+                        log.write(row | {"seconds": time.monotonic() - begin})
+                        note = f"epoch {row['epoch']} loss {row['loss']:.3f} Dice {dice or 0:.3f} {rate:.1f} patches/s"
+                        epoch_begin, epoch_patches = time.monotonic(), 0
+                    saved = time.monotonic()
+                    training.seconds = saved - begin
+                    training.save(dice)
+                    if asked:
+                        raise Stopped(asked[0])
+                bar.advance(1, note)

@@ -1,0 +1,230 @@
+"""The page of a run and of a prediction: complete, self-contained, and honest about what is missing."""
+
+import base64
+import io
+import json
+import pathlib
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import brats, common, liver_coarse, liver_tumor, liver_voi
+from raunet_jax import recipe
+from raunet_jax.report import markup
+from raunet_jax.report.page import write_report
+from raunet_jax.report.prediction_page import write_prediction_page
+from raunet_jax.scores.brats import score_brain_case, summarise_brain
+from raunet_jax.scores.liver import score_liver_case, summarise_liver
+from raunet_jax.scores.tables import write_scores
+from raunet_jax.volume import write_nifti
+
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+SPACING_MM = (5.0, 2.0, 2.0)
+
+
+class Outline(HTMLParser):
+    """Collects what a page refers to and checks that its elements close in order."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.tags = [], [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        if tag not in ("img", "source", "meta", "br"):
+            self.open.append(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [attrs[name] for name in ("src", "srcset") if name in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def read_page(path: pathlib.Path) -> tuple[str, Outline]:
+    page = path.read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert all(source.startswith("data:image/png;base64,") for source in outline.sources)
+    assert all(link[1:] in outline.ids for link in outline.links)
+    assert not re.search(r"https?://|url\(|@import", page)
+    return page, outline
+
+
+def draw(shape=(8, 32, 32)):
+    rng = np.random.default_rng(0)
+    labels = np.zeros(shape, np.uint8)
+    labels[1:7, 8:24, 12:28] = 1
+    labels[3:5, 12:18, 16:22] = 2
+    scan = rng.normal(40, 10, shape) + 60 * (labels == 1)
+    found = labels.copy()
+    found[3:5, 12:14] = np.minimum(found[3:5, 12:14], 1)
+    return scan.astype(np.int16), labels, found
+
+
+def add_case(run: pathlib.Path, name: str, **changed) -> dict:
+    """Write a case's scan, masks, map and JSON; return its scores."""
+    scan, labels, found = draw()
+    images, mask = run / "data" / f"{name}.nii.gz", run / "data" / f"{name}_truth.nii.gz"
+    write_nifti(images, scan, AFFINE, "LPS")
+    write_nifti(mask, labels, AFFINE, "LPS")
+    evaluation = run / "evaluation"
+    write_nifti(evaluation / f"{name}_seg.nii.gz", found, AFFINE, "LPS")
+    write_nifti(evaluation / f"{name}_tumor.nii.gz", (found == 2).astype(np.float32), AFFINE, "LPS")
+    record = {"case": name, "images": [str(images)], "mask": str(mask), "seconds": 1.5, "warnings": []}
+    record |= {"box": {"start": [0, 4, 8], "stop": [8, 28, 32]}, "stages": {"coarse": 0.5}}
+    (evaluation / f"{name}.json").write_text(json.dumps(record | changed))
+    return {"case": name} | score_liver_case(found, labels, SPACING_MM)
+
+
+def add_metrics(folder: pathlib.Path, epochs: int = 3, end: str = "\n") -> None:
+    folder.mkdir(parents=True)
+    row = {"step": 10, "loss": 0.5, "validation_dice": 0.4, "learning_rate": 1e-3, "patches_per_second": 7.0}
+    rows = [row | {"epoch": epoch, "seconds": 60.0 * epoch} for epoch in range(1, epochs + 1)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + end)
+
+
+@pytest.fixture
+def cascade(tmp_path) -> pathlib.Path:
+    config = common.get_config()
+    config.name = "liver"
+    stages = {"coarse": liver_coarse, "voi": liver_voi, "tumor": liver_tumor}
+    with config.unlocked():
+        config.stages = {name: module.get_config() for name, module in stages.items()}
+    (tmp_path / "config.json").write_text(recipe.to_json(config))
+    return tmp_path
+
+
+def test_cascade_page_has_scores_cases_curves_pictures_and_recipe(cascade):
+    for stage, folds in (("coarse", 1), ("voi", 2), ("tumor", 2)):
+        for fold in range(folds):
+            add_metrics(cascade / stage / f"fold_{fold}")
+    cases = [add_case(cascade, name) for name in ("volume-2", "volume-10")]
+    write_scores(cascade / "scores.json", summarise_liver(cases))
+    path = write_report(cascade)
+    assert path == cascade / "report" / "index.html"
+    page, outline = read_page(path)
+    assert {"scores", "cases", "training", "intensities", "pictures", "recipe"} <= set(outline.ids)
+    assert page.index("volume-2") < page.index("volume-10")
+    assert f"{cases[0]['tumor']['dice']:.3f}" in page
+    assert "RA-UNet (paper)" in page
+    assert page.index("coarse fold 0") < page.index("voi fold 1") < page.index("tumor fold 0")
+    assert page.count("three planes") == 2
+    assert "prefers-color-scheme: dark" in page
+    for source in outline.sources:
+        Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
+
+
+def test_run_without_scores_or_epochs_says_so(cascade):
+    page, outline = read_page(write_report(cascade))
+    assert "No scores yet" in page
+    assert "No epoch has been finished yet" in page
+    assert "pictures" not in outline.ids
+
+
+def test_text_from_files_is_escaped(cascade):
+    add_case(cascade, "volume-1", warnings=['<script>alert("x")</script> & more'])
+    page, outline = read_page(write_report(cascade))
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; more" in page
+    assert outline.tags.count("script") == 1
+
+
+def test_scan_that_is_gone_is_named_and_the_other_cases_are_drawn(cascade):
+    add_case(cascade, "volume-1")
+    add_case(cascade, "volume-2")
+    gone = cascade / "data" / "volume-1.nii.gz"
+    gone.unlink()
+    page, _ = read_page(write_report(cascade))
+    assert "No pictures" in page and str(gone) in page
+    assert page.count("three planes") == 1
+
+
+def test_line_of_metrics_that_a_kill_cut_short_is_left_out(cascade):
+    add_metrics(cascade / "coarse" / "fold_0", epochs=2, end='\n{"step": 30, "ep')
+    page, _ = read_page(write_report(cascade))
+    assert "coarse fold 0" in page
+
+
+def test_damaged_line_inside_metrics_is_named(cascade):
+    add_metrics(cascade / "coarse" / "fold_0", epochs=1, end="\n{broken\n{}\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is not JSON"):
+        write_report(cascade)
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config.json"):
+        write_report(tmp_path)
+
+
+def test_single_stage_run_shows_its_folds_and_compares_livers_only(tmp_path):
+    (tmp_path / "config.json").write_text(recipe.to_json(liver_voi.get_config()))
+    add_metrics(tmp_path / "fold_0")
+    add_case(tmp_path, "volume-1")
+    page, _ = read_page(write_report(tmp_path))
+    assert ">fold 0<" in page
+    assert "224 × 224 × 32" in page
+
+
+def test_brain_run_shows_every_modality_and_its_own_scores(tmp_path):
+    (tmp_path / "config.json").write_text(recipe.to_json(brats.get_config()))
+    scan, labels, found = draw()
+    truth = np.where(labels == 2, 4, labels).astype(np.uint8)
+    images = [tmp_path / "data" / f"B1_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")]
+    for path in images:
+        write_nifti(path, scan.astype(np.float32), AFFINE)
+    write_nifti(tmp_path / "data" / "B1_seg.nii.gz", truth, AFFINE)
+    found = (found >= 1).astype(np.uint8)
+    write_nifti(tmp_path / "evaluation" / "B1_seg.nii.gz", found, AFFINE)
+    write_nifti(tmp_path / "evaluation" / "B1_brain.nii.gz", found.astype(np.float32), AFFINE)
+    record = {"case": "B1", "images": [str(path) for path in images], "mask": str(tmp_path / "data" / "B1_seg.nii.gz")}
+    record |= {"box": None, "seconds": 2.0, "warnings": [], "stages": {}}
+    (tmp_path / "evaluation" / "B1.json").write_text(json.dumps(record))
+    scores = summarise_brain([{"case": "B1"} | score_brain_case(found, truth, SPACING_MM)])
+    write_scores(tmp_path / "scores.json", scores)
+    page, outline = read_page(write_report(tmp_path))
+    assert "B1: every modality" in page
+    assert "Sensitivity" in page
+    assert "intensities" not in outline.ids
+
+
+def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_picture(tmp_path):
+    add_case(tmp_path, "scan")
+    output = tmp_path / "evaluation"
+    case = {"case": "scan", "input": str(tmp_path / "data" / "scan.nii.gz"), "mask": "scan_seg.nii.gz", "seconds": 3.0}
+    case |= {"liver_ml": 1530.2, "tumor_ml": 12.25, "tumor_count": 1, "tumor_burden": 0.008, "warnings": ["box at border"]}
+    case |= {"box": None, "lesions": [{"volume_mm3": 12250.0, "centroid_mm": [1.0, -2.0, 3.0]}]}
+    failed = [{"input": "bad.nii.gz", "reason": "ends early"}]
+    (output / "summary.json").write_text(json.dumps({"cases": [case], "failed": failed}))
+    page, _ = read_page(write_prediction_page(output))
+    for text in ("1,530", "12.2", "0.80", "box at border", "bad.nii.gz", "ends early", "12,250.00", "1.0, −2.0, 3.0"):
+        assert text in page
+    with Image.open(output / "scan.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_prediction_without_a_single_success_still_has_a_page(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"cases": [], "failed": [{"input": "a", "reason": "b"}]}))
+    page, _ = read_page(write_prediction_page(tmp_path))
+    assert "1 of 1 inputs could not be segmented" in page
+
+
+def test_prediction_folder_without_summary_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"summary.json is missing"):
+        write_prediction_page(tmp_path)
+
+
+def test_numbers_are_read_as_a_person_writes_them():
+    assert markup.number(None) == "–"
+    assert markup.number(-0.25) == "−0.250"
+    assert markup.number(15000) == "15,000"
+    assert markup.number(1234.5, 1, "mL") == "1,234.5 mL"
+
+
+def test_attributes_and_children_are_escaped_once():
+    made = markup.tag("a", "a < b", markup.tag("b", "&"), href='x"y', class_="c", data_key=None)
+    assert made == '<a href="x&quot;y" class="c">a &lt; b<b>&amp;</b></a>'

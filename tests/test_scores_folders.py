@@ -1,0 +1,175 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from raunet_jax.grid import Grid
+from raunet_jax.scores import as_stored, score_folders
+from raunet_jax.scores.folders import case_name
+from raunet_jax.volume import write_nifti
+
+AFFINE = np.diag([0.8, 0.9, 2.5, 1.0])
+
+
+def labels(tumor=True):
+    mask = np.zeros((4, 6, 8), np.uint8)
+    mask[1:3, 1:5, 1:6] = 1
+    if tumor:
+        mask[1:3, 2:4, 2:5] = 2
+    return mask
+
+
+@pytest.fixture
+def folders(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    return ours, theirs, tmp_path / "scores.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("volume-12.nii", "12"),
+        ("segmentation-12.nii.gz", "12"),
+        ("test-segmentation-3.nii", "3"),
+        ("volume-12_seg.nii.gz", "12"),
+        ("liver_7.nii.gz", "7"),
+        ("Brats18_ABC_1_seg.nii.gz", "Brats18_ABC_1"),
+        ("12.nii", "12"),
+        ("my.case.1.nii.gz", "my.case.1"),
+    ],
+)
+def test_the_case_is_what_names_of_masks_have_in_common(file, name):
+    assert case_name(f"/some/volume-99/{file}") == name
+
+
+def test_masks_of_the_same_case_are_scored_in_natural_order(folders):
+    ours, theirs, output = folders
+    for number in (10, 9):
+        write_nifti(theirs / f"deep/segmentation-{number}.nii", labels(), AFFINE)
+        write_nifti(ours / f"volume-{number}_seg.nii.gz", labels(tumor=number == 9), AFFINE)
+    scores, problems = score_folders(ours, theirs, output)
+    assert problems == []
+    assert [case["case"] for case in scores["cases"]] == ["9", "10"]
+    assert scores["liver"]["dice_per_case"] == 1 and scores["tumor"]["dice_per_case"] == 0.5
+    assert json.loads(output.read_text()) == scores and output.with_suffix(".csv").exists()
+
+
+def test_images_and_maps_beside_the_masks_are_left_alone(folders):
+    ours, theirs, output = folders
+    write_nifti(theirs / "volume-0.nii", labels() * 100.0, AFFINE)
+    write_nifti(theirs / "segmentation-0.nii", labels(), AFFINE)
+    write_nifti(ours / "volume-0_seg.nii.gz", labels(), AFFINE)
+    write_nifti(ours / "volume-0_liver.nii.gz", labels() / 2.0, AFFINE)
+    scores, problems = score_folders(ours, theirs, output)
+    assert problems == [] and len(scores["cases"]) == 1
+
+
+def test_spacing_and_orientation_come_from_the_files(folders):
+    ours, theirs, output = folders
+    shifted = np.roll(labels(False), 1, axis=0)
+    write_nifti(theirs / "a.nii", labels(False), AFFINE, orientation="LPS")
+    write_nifti(ours / "a.nii", shifted, AFFINE, orientation="SAL")
+    scores, problems = score_folders(ours, theirs, output)
+    assert problems == []
+    assert scores["liver"]["msd"] == pytest.approx(2.5)
+
+
+def test_float_masks_of_whole_numbers_are_welcome(folders):
+    ours, theirs, output = folders
+    write_nifti(theirs / "a.nii", labels(), AFFINE)
+    write_nifti(ours / "a.nii", labels().astype(np.float32), AFFINE)
+    assert score_folders(ours, theirs, output)[0]["tumor"]["dice_per_case"] == 1
+
+
+def test_bad_cases_are_named_and_the_rest_is_scored(folders):
+    ours, theirs, output = folders
+    for name in ("good", "lonely", "shape", "moved", "probability", "cut"):
+        write_nifti(theirs / f"{name}.nii.gz", labels(), AFFINE)
+    write_nifti(ours / "good.nii.gz", labels(), AFFINE)
+    write_nifti(ours / "extra.nii.gz", labels(), AFFINE)
+    write_nifti(ours / "shape.nii.gz", labels()[:3], AFFINE)
+    moved = AFFINE.copy()
+    moved[0, 3] = 40
+    write_nifti(ours / "moved.nii.gz", labels(), moved)
+    write_nifti(ours / "probability.nii.gz", labels() / np.float32(4), AFFINE)
+    write_nifti(ours / "cut.nii.gz", labels(), AFFINE)
+    (ours / "cut.nii.gz").write_bytes((ours / "cut.nii.gz").read_bytes()[:-20])
+    scores, problems = score_folders(ours, theirs, output)
+    assert [case["case"] for case in scores["cases"]] == ["good"]
+    by_case = {problem.split(":")[0]: problem for problem in problems}
+    assert sorted(by_case) == ["cut", "extra", "lonely", "moved", "probability", "shape"]
+    assert "no counterpart" in by_case["extra"] and str(ours / "extra.nii.gz") in by_case["extra"]
+    assert "no counterpart" in by_case["lonely"] and str(ours) in by_case["lonely"]
+    assert "(8, 6, 3)" in by_case["shape"] and "(8, 6, 4)" in by_case["shape"]
+    assert "40.0 mm" in by_case["moved"]
+    assert "0.25" in by_case["probability"]
+    assert str(ours / "cut.nii.gz") in by_case["cut"] and "ends early" in by_case["cut"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a scan", b"\x1f\x8b garbage"])
+def test_an_unreadable_reference_is_named(folders, content):
+    ours, theirs, output = folders
+    for name in ("good", "bad"):
+        write_nifti(ours / f"{name}.nii.gz", labels(), AFFINE)
+    write_nifti(theirs / "good.nii.gz", labels(), AFFINE)
+    (theirs / "bad.nii.gz").write_bytes(content)
+    scores, problems = score_folders(ours, theirs, output)
+    assert len(scores["cases"]) == 1
+    assert len(problems) == 1 and str(theirs / "bad.nii.gz") in problems[0]
+
+
+def test_a_reference_that_is_no_3d_scan_is_named(folders):
+    ours, theirs, output = folders
+    for name in ("good", "flat"):
+        write_nifti(ours / f"{name}.nii", labels(), AFFINE)
+    write_nifti(theirs / "good.nii", labels(), AFFINE)
+    nib.save(nib.Nifti1Image(np.zeros((5, 5), np.uint8), AFFINE), theirs / "flat.nii")
+    _, problems = score_folders(ours, theirs, output)
+    assert len(problems) == 1 and "flat.nii" in problems[0] and "(5, 5)" in problems[0]
+
+
+def test_two_masks_of_one_case_are_reported(folders):
+    ours, theirs, output = folders
+    write_nifti(theirs / "a.nii", labels(), AFFINE)
+    write_nifti(ours / "one/a.nii", labels(), AFFINE)
+    write_nifti(ours / "two/a.nii.gz", labels(False), AFFINE)
+    scores, problems = score_folders(ours, theirs, output)
+    assert scores["tumor"]["dice_per_case"] == 1
+    assert len(problems) == 1 and "two/a.nii.gz" in problems[0]
+
+
+def test_brain_masks_merge_their_labels(folders):
+    ours, theirs, output = folders
+    reference = np.where(labels() == 2, 4, labels())
+    write_nifti(theirs / "HGG/Brats18_X_1/Brats18_X_1_seg.nii.gz", reference.astype(np.uint8), AFFINE)
+    write_nifti(theirs / "HGG/Brats18_X_1/Brats18_X_1_t1.nii.gz", reference * 90.5, AFFINE)
+    write_nifti(ours / "Brats18_X_1_seg.nii.gz", (labels() > 0).astype(np.uint8), AFFINE)
+    scores, problems = score_folders(ours, theirs, output, rule="brain")
+    assert problems == [] and scores["whole_tumor"]["dice"] == 1 and scores["rule"] == "brats"
+
+
+def test_nothing_to_score_is_an_error_that_says_why(folders):
+    ours, theirs, output = folders
+    with pytest.raises(FileNotFoundError, match="holds no .nii"):
+        score_folders(ours, theirs, output)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        score_folders(ours / "nowhere", theirs, output)
+    write_nifti(ours / "a.nii", labels(), AFFINE)
+    write_nifti(theirs / "b.nii", labels(), AFFINE)
+    with pytest.raises(ValueError, match="not one case(.|\n)*a.nii(.|\n)*b.nii"):
+        score_folders(ours, theirs, output)
+    with pytest.raises(ValueError, match='"kidney".*liver or brain'):
+        score_folders(ours, theirs, output, rule="kidney")
+    assert not output.exists()
+
+
+def test_as_stored_gives_the_files_array_and_its_spacing():
+    stored = np.arange(24).reshape(2, 3, 4)
+    affine = np.array([[0, 0, -3.0, 0], [-2.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
+    grid = Grid(stored.shape, affine, None)
+    mask, spacing_mm = as_stored(grid.to_canonical(stored), grid)
+    np.testing.assert_array_equal(mask.transpose(2, 1, 0), stored)
+    assert spacing_mm == (3.0, 1.0, 2.0)
