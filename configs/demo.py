@@ -23,19 +23,19 @@ def get_config():
     coarse.patch_size = (64, 64, 1)
     coarse.data.patches_per_case = 20.0
     coarse.batch_size = 16
-    coarse.epochs = 8
+    coarse.epochs = 6
     coarse.window.batch_size = 16
 
     voi = config.stages.voi
     voi.patch_size = (64, 64, 32)
     voi.data.patches_per_case = 4.0
     voi.batch_size = 4
-    voi.epochs = 6
+    voi.epochs = 4
     voi.window.step = (64, 64, 20)
 
     tumor = config.stages.tumor
     tumor.patch_size = (64, 64, 32)
     tumor.data.patches_per_case = 8.0
     tumor.batch_size = 4
-    tumor.epochs = 8
+    tumor.epochs = 4
     return config

@@ -57,7 +57,8 @@ class Job:
 
 def features(config) -> tfds.features.FeaturesDict:
     """What a record holds. `low` and `high` (channel,) are the whole volume's, for `intensity.normalise`; `image` and
-    `mask` are ([z,] y, x, channel), without z for single slices; `origin` is (z, y, x) in the stage's view."""
+    `mask` are ([z,] y, x, channel), without z for single slices; `mask` is 1 where the stage's network is to find
+    something; `origin` is (z, y, x) in the stage's view."""
     x, y, z = (int(size) for size in config.patch_size)
     space = (y, x) if z == 1 else (z, y, x)
     channels = len(config.data.modalities)
@@ -101,7 +102,7 @@ def records(config, job: Job) -> Iterator[dict]:
             image, target = image[0], target[0]
         yield {
             "image": np.ascontiguousarray(image, np.int16),
-            "mask": np.ascontiguousarray(target, np.uint8),
+            "mask": (target >= views.FOREGROUND[config.stage]).astype(np.uint8),
             "low": np.asarray(low, np.float32),
             "high": np.asarray(high, np.float32),
             "case": job.case.name,

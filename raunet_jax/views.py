@@ -2,7 +2,8 @@
 
 from raunet_jax.geometry import Box, View, expand, whole
 
-STAGES = ("coarse", "voi", "tumor", "brain")
+FOREGROUND = {"coarse": 1, "voi": 1, "tumor": 2, "brain": 1}  # the lowest label that a stage's network is to find
+STAGES = tuple(FOREGROUND)
 
 
 def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, config) -> View:

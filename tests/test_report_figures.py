@@ -175,7 +175,11 @@ def metric_rows(epochs: int, **changed) -> list[dict]:
 
 
 def test_training_curves_take_missing_validation_and_a_single_epoch():
-    runs = {"coarse fold 0": metric_rows(1), "voi fold 0": metric_rows(3, validation_dice=None), "fold 1": metric_rows(2)}
+    runs = {
+        "coarse fold 0": metric_rows(1),
+        "voi fold 0": metric_rows(3, validation_dice=None),
+        "fold 1": metric_rows(2),
+    }
     light, dark = (curves.training_curves(runs, theme) for theme in (drawing.LIGHT, drawing.DARK))
     assert light.startswith(b"\x89PNG")
     assert light != dark

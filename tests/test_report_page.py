@@ -196,7 +196,13 @@ def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_pictur
     add_case(tmp_path, "scan")
     output = tmp_path / "evaluation"
     case = {"case": "scan", "input": str(tmp_path / "data" / "scan.nii.gz"), "mask": "scan_seg.nii.gz", "seconds": 3.0}
-    case |= {"liver_ml": 1530.2, "tumor_ml": 12.25, "tumor_count": 1, "tumor_burden": 0.008, "warnings": ["box at border"]}
+    case |= {
+        "liver_ml": 1530.2,
+        "tumor_ml": 12.25,
+        "tumor_count": 1,
+        "tumor_burden": 0.008,
+        "warnings": ["box at border"],
+    }
     case |= {"box": None, "lesions": [{"volume_mm3": 12250.0, "centroid_mm": [1.0, -2.0, 3.0]}]}
     failed = [{"input": "bad.nii.gz", "reason": "ends early"}]
     (output / "summary.json").write_text(json.dumps({"cases": [case], "failed": failed}))

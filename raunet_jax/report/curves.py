@@ -81,10 +81,12 @@ def intensity_histogram(
         inside = seen[(seen > 0) & (seen < 1)] if name == "whole scan" else seen
         if inside.size:
             counts, edges = np.histogram(inside, _BINS // 2, (0, 1), density=True)
-            windowed.stairs(counts, edges, color=colour, linewidth=1.5, fill=name != "whole scan", alpha=0.7, label=name)
+            windowed.stairs(
+                counts, edges, color=colour, linewidth=1.5, fill=name != "whole scan", alpha=0.7, label=name
+            )
     raw.set_yscale("log")
     raw.axvspan(*window_hu, color=theme.series[0], alpha=0.15, linewidth=0)
-    drawing.legend(raw, theme, title=None)
+    drawing.legend(raw, theme)
     figure.tight_layout()
     return drawing.png_bytes(figure)
 

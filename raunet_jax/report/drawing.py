@@ -32,8 +32,12 @@ class Theme:
     series: tuple[str, ...]
 
 
-LIGHT = Theme("light", "#1c2430", "#5d6878", "#d9dee6", ("#0b6bcb", "#c25e00", "#0a8a63", "#a83a86", "#5b4fc4", "#7a6a00"))
-DARK = Theme("dark", "#e8ecf2", "#97a3b4", "#343c48", ("#5cb0ff", "#ffa94d", "#3ddc97", "#f07cc8", "#a99cff", "#e3d04a"))
+LIGHT = Theme(
+    "light", "#1c2430", "#5d6878", "#d9dee6", ("#0b6bcb", "#c25e00", "#0a8a63", "#a83a86", "#5b4fc4", "#7a6a00")
+)
+DARK = Theme(
+    "dark", "#e8ecf2", "#97a3b4", "#343c48", ("#5cb0ff", "#ffa94d", "#3ddc97", "#f07cc8", "#a99cff", "#e3d04a")
+)
 
 
 def new_figure(width: float, height: float, dpi: int = 110, background: str = "none") -> Figure:

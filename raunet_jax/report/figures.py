@@ -1,4 +1,4 @@
-"""Pictures of one case: outlines, agreement with the reference and probabilities in three planes, modalities of an MR."""
+"""Pictures of one case: outlines, agreement with the reference and probabilities in three planes; MR modalities."""
 
 from collections.abc import Callable, Mapping
 

@@ -24,7 +24,9 @@ def join(parts: Iterable) -> Html:
 def tag(name: str, /, *children, **attributes) -> Html:
     """An element; `class_` stands for class, `data_x` for data-x, an attribute of None is left out."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     return Html(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{join(children)}</{name}>")
 

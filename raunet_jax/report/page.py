@@ -115,12 +115,14 @@ def _scores(scores: dict | None) -> Html:
                 (f"{comparison.title}, {column}", number(ours), f"paper {number(theirs)}")
                 for column, ours, theirs in zip(comparison.columns, comparison.ours[0][1:], paper[1:], strict=True)
             ][:2]
-    if "detection" in scores:
+    if scores.get("detection"):
         found = scores["detection"]
         shown += [("Lesion recall", number(found["recall"]), "overlap > 0.5")]
         shown += [("Lesion precision", number(found["precision"]), "overlap > 0.5")]
         parts += [tag("h3", "Lesion detection and tumor burden"), _detection(scores)]
-    dice = {name: [_get(case, (name, "dice")) for case in scores["cases"]] for name in ("liver", "tumor", "whole_tumor")}
+    dice = {
+        name: [_get(case, (name, "dice")) for case in scores["cases"]] for name in ("liver", "tumor", "whole_tumor")
+    }
     dice = {name.replace("_", " "): values for name, values in dice.items() if any(v is not None for v in values)}
     figures = [tag("h3", "Dice of every case")]
     figures.append(_both_themes(curves.score_distribution, "Dice of every case with median and quartiles", dice))
@@ -207,13 +209,15 @@ def _facts(record: dict, scored: dict | None, columns: dict) -> Html:
     stages = record.get("stages")
     if isinstance(stages, dict):
         facts += [(f"{stage}, s", value, 1) for stage, value in stages.items() if isinstance(value, (int, float))]
-    shown = [tag("span", f"{title} ", tag("b", number(value, digits))) for title, value, digits in facts if value is not None]
+    shown = [
+        tag("span", f"{title} ", tag("b", number(value, digits))) for title, value, digits in facts if value is not None
+    ]
     return markup.join(shown)
 
 
 def _intensities(drawn, look: Look, name: str) -> Html:
-    low, high = look.window_hu
-    words = f"{name}: the window from {number(float(low), 0)} to {number(float(high), 0)} HU is what the networks are given."
+    low, high = (number(float(hu), 0) for hu in look.window_hu)
+    words = f"{name}: the window from {low} to {high} HU is what the networks are given."
     alt = f"Intensities of {name} before and after windowing"
     figure = _both_themes(curves.intensity_histogram, alt, drawn.volume, drawn.reference, look.window_hu)
     return markup.section("Intensities", tag("p", words), figure, anchor="intensities")
@@ -228,7 +232,9 @@ def _read_metrics(path: pathlib.Path) -> list[dict]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if index + 1 < len(lines):
-                raise ValueError(f"{path}: line {index + 1} is not JSON; delete it, then make the report again") from None
+                raise ValueError(
+                    f"{path}: line {index + 1} is not JSON; delete it, then make the report again"
+                ) from None
     return rows
 
 
@@ -252,14 +258,35 @@ def _training(workdir: pathlib.Path, config: ConfigDict) -> Html:
         speed = number(last.get("patches_per_second"), 1)
         cells = (number(last["epoch"]), number(last["step"]), number(last.get("loss")), number(best), number(epoch))
         table.append((name, *cells, f"{last['learning_rate']:.1e}", speed, number(hours, 2)))
-    head = ("", "epochs", "steps", "last loss", "best validation Dice", "at epoch", "learning rate", "patches/s", "hours")
+    head = (
+        "",
+        "epochs",
+        "steps",
+        "last loss",
+        "best validation Dice",
+        "at epoch",
+        "learning rate",
+        "patches/s",
+        "hours",
+    )
     curves_figure = _both_themes(curves.training_curves, "Loss and validation Dice by epoch", runs)
     words = tag("p", "Dotted lines: the learning rate was lowered.", class_="source")
     return markup.section("Training", curves_figure, words, markup.table(head, table), anchor="training")
 
 
 def _recipe(config: ConfigDict) -> Html:
-    head = ("stage", "patch (x, y, z)", "width", "batch", "epochs", "learning rate", "folds", "precision", "source", "seed")
+    head = (
+        "stage",
+        "patch (x, y, z)",
+        "width",
+        "batch",
+        "epochs",
+        "learning rate",
+        "folds",
+        "precision",
+        "source",
+        "seed",
+    )
     rows = []
     for stage, part in recipe.stages_of(config).items():
         patch = " × ".join(map(str, part.patch_size))

@@ -37,7 +37,8 @@ tr.ours { background: var(--ours); } tr.ours > * { font-weight: 650; } tr.paper 
 .wrap th { text-align: left; } .wrap td { white-space: normal; text-align: left; overflow-wrap: anywhere; }
 .sortable thead th { cursor: pointer; user-select: none; } .sortable thead th:hover { color: var(--ink); }
 th[aria-sort=ascending]::after { content: " \\2191"; } th[aria-sort=descending]::after { content: " \\2193"; }
-.notice { background: var(--warn-page); color: var(--warn); border-radius: 8px; padding: .55rem .9rem; margin: .6rem 0; }
+.notice { background: var(--warn-page); color: var(--warn); border-radius: 8px; padding: .55rem .9rem;
+  margin: .6rem 0; }
 img { display: block; width: 100%; height: auto; border-radius: 8px; margin: .6rem 0; }
 .facts { display: flex; flex-wrap: wrap; gap: .1rem 1.6rem; margin: 0 0 .5rem; color: var(--muted); }
 .facts b { color: var(--ink); font-variant-numeric: tabular-nums; font-weight: 600; }

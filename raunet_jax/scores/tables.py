@@ -98,7 +98,10 @@ class Comparison:
 
 
 def comparison_tables(scores: dict) -> list[Comparison]:
-    """Return our rows beside the paper's for the dict that `summarise_liver` or `summarise_brain` made."""
+    """Return our rows beside the paper's for the dict that `summarise_liver` or `summarise_brain` made.
+
+    An organ whose scores are None, because the run has no stage for it, has no table.
+    """
     number = len(scores["cases"])
     ours = f"ours ({number} case{'' if number == 1 else 's'})"
     if scores["rule"] == "brats":
@@ -114,14 +117,16 @@ def comparison_tables(scores: dict) -> list[Comparison]:
 
     test = "LiTS test set, paper's Table VI; nnU-Net: LiTS training cases, cross-validation"
     external = "3DIRCADb, paper's Table VII"
-    liver = (row(ours, "liver"),)
-    tumor = (row(ours, "tumor"), row("ours, without LiTS's habits", "tumor_without_habits"))
-    return [
-        Comparison("Liver", test, columns, liver, (*LITS_LIVER, NNUNET_LIVER), LIVER_RULE),
-        Comparison("Tumor", test, columns, tumor, (*LITS_TUMOR, NNUNET_TUMOR), TUMOR_RULE),
-        Comparison("Liver, external test", external, columns, liver, IRCAD_LIVER, f"{LIVER_RULE} {IRCAD_SLIP}"),
-        Comparison("Tumor, external test", external, columns, tumor, IRCAD_TUMOR, TUMOR_RULE),
-    ]
+    tables = []
+    if scores["liver"]:
+        rows, note = (row(ours, "liver"),), f"{LIVER_RULE} {IRCAD_SLIP}"
+        tables.append(Comparison("Liver", test, columns, rows, (*LITS_LIVER, NNUNET_LIVER), LIVER_RULE))
+        tables.append(Comparison("Liver, external test", external, columns, rows, IRCAD_LIVER, note))
+    if scores["tumor"]:
+        rows = (row(ours, "tumor"), row("ours, without LiTS's habits", "tumor_without_habits"))
+        tables.append(Comparison("Tumor", test, columns, rows, (*LITS_TUMOR, NNUNET_TUMOR), TUMOR_RULE))
+        tables.append(Comparison("Tumor, external test", external, columns, rows, IRCAD_TUMOR, TUMOR_RULE))
+    return tables
 
 
 def print_tables(scores: dict, console: Console) -> None:
@@ -137,7 +142,7 @@ def print_tables(scores: dict, console: Console) -> None:
         for row in comparison.published:
             table.add_row(row[0], *map(_shown, row[1:]))
         console.print(table)
-    if scores["rule"] == "lits2017":
+    if scores.get("detection"):
         table = Table(title="Lesion detection and tumor burden", title_justify="left")
         for column in ("", "as LiTS's program", "without its habits"):
             table.add_column(column, justify="right" if column else "left")

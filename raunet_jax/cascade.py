@@ -1,0 +1,207 @@
+"""From a scan to labels: liver localisation, liver, tumor; or the brain tumor at once (paper sections III-E to III-G)."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from raunet_jax import recipe
+from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.components import largest_component
+from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, whole
+from raunet_jax.intensity import Encoded, encode
+from raunet_jax.networks.raunet import make_network
+from raunet_jax.views import view_for
+from raunet_jax.volume import Volume
+from raunet_jax.windows import make_forward, predict_windows, window_origins
+
+INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
+Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
+
+
+class ModelMissing(FileNotFoundError):
+    """A run folder lacks a trained model; the message names it and the command that trains it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageModel:
+    """The trained networks of one stage, one a fold, and the recipe they share."""
+
+    config: ConfigDict
+    variables: tuple[dict, ...]  # `params` and `batch_stats` of each fold
+
+
+@dataclasses.dataclass
+class Segmentation:
+    """What the cascade found in one volume; arrays are on the volume's canonical grid (z, y, x)."""
+
+    labels: np.ndarray  # uint8: 0 background, 1 liver, 2 tumor; of the brain 1 = whole tumor
+    probabilities: dict[str, np.ndarray]  # float32 maps: "liver" and "tumor", or "brain"
+    box: Box | None  # what stages 2 and 3 looked at
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # by stage
+
+
+def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageModel:
+    """The best checkpoint of each fold trained in `run` (of those in `folds`). Raises ModelMissing."""
+    trained = sorted(run.glob("fold_*/checkpoints"))
+    if folds is not None:
+        trained = [run / f"fold_{fold}" / "checkpoints" for fold in folds]
+    config, variables = None, []
+    for folder in trained:
+        step = None
+        if folder.is_dir():
+            with Checkpoints(folder) as checkpoints:
+                step = checkpoints.best_step()
+                if step is not None:
+                    state = checkpoints.restore_tree(step)
+                    config = checkpoints.recipe(step)
+                    variables.append({name: state[name] for name in ("params", "batch_stats")})
+        if step is None:
+            raise ModelMissing(f"{folder} holds no checkpoint: this fold has not been trained; run --mode=train first")
+    if config is None:
+        raise ModelMissing(f"{run} holds no trained model (fold_K/checkpoints); run --mode=train first")
+    return StageModel(config, tuple(jax.device_put(variables)))
+
+
+def load_cascade(workdir: pathlib.Path, config: ConfigDict | None = None, fold: int | None = None) -> dict:
+    """The StageModel of each stage of the run in `workdir`, in the order they run.
+
+    Thresholds, votes and windows are those of `config`, by default of the recipe saved in `workdir`. `fold` picks one
+    model of the stages that have several. Raises FileNotFoundError when `workdir` is no run folder, ModelMissing when a
+    stage was not trained.
+    """
+    config = config or recipe.load(workdir / "config.json")
+    models = {}
+    for name, stage in recipe.stages_of(config).items():
+        run = workdir / name if "stages" in config else workdir
+        model = load_stage(run, None if fold is None or name == "coarse" else [fold])
+        with model.config.ignore_type():
+            for field in INFERENCE_FIELDS:
+                model.config[field] = stage[field]
+        models[name] = model
+    return models
+
+
+def segment(
+    volume: Volume,
+    models: Mapping[str, StageModel],
+    reference_liver: np.ndarray | None = None,
+    announce: Announce = lambda stage, windows: lambda count: None,
+) -> Segmentation:
+    """Run the stages that `models` has, each on what the one before found.
+
+    `reference_liver` (z, y, x) stands in for the result of a stage that is not there; without it the liver stage is
+    given the whole volume, and the tumor stage raises ValueError. No liver, or no tumor, is an answer like any other:
+    an empty mask and a warning.
+    """
+    kind = "mr" if "brain" in models else "ct"
+    window = next(iter(models.values())).config.window_hu
+    encoded = encode(volume.voxels, kind, tuple(window))
+    found = Segmentation(np.zeros(volume.shape, np.uint8), {}, None)
+
+    def timed(stage: str, function: Callable, *arguments):
+        begin = time.monotonic()
+        result = function(encoded, models[stage], *arguments, announce=announce)
+        found.seconds[stage] = time.monotonic() - begin
+        return result
+
+    if "brain" in models:
+        found.probabilities["brain"], found.labels = timed("brain", _whole_view)
+        if not found.labels.any():
+            found.warnings.append(f"{volume.name}: no tumor found")
+        return found
+
+    liver = reference_liver
+    if "coarse" in models:
+        found.probabilities["liver"], liver = timed("coarse", _locate_liver)
+        if not liver.any() and len(models) > 1:
+            found.warnings.append(f"{volume.name}: stage coarse found no liver; the whole volume is searched instead")
+            liver = None
+    if "voi" in models:
+        box = whole(volume.shape) if liver is None else bounding_box(liver)
+        found.box = expand(box, models["voi"].config.box_margin, volume.shape)
+        found.probabilities["liver"], liver = timed("voi", _segment_liver, box)
+    if liver is not None and liver.any():
+        found.labels = liver.astype(np.uint8)
+        found.box = found.box or bounding_box(liver)
+        if "tumor" in models:
+            found.probabilities["tumor"], tumor = timed("tumor", _segment_tumor, liver)
+            found.labels[tumor > 0] = 2
+    elif "tumor" in models and set(models) == {"tumor"}:
+        raise ValueError(
+            f"{volume.name}: stage tumor alone looks inside a liver that nobody has segmented; predict with the run "
+            "of a whole cascade (--config=configs/liver.py)"
+        )
+    else:
+        found.warnings.append(f"{volume.name}: no liver found; the mask is empty")
+    return found
+
+
+def _whole_view(encoded: Encoded, model: StageModel, announce: Announce):
+    shape = encoded.voxels.shape[:3]
+    return _vote(_fold_maps(encoded, model, view_for(model.config.stage, shape, None, model.config), announce), model)
+
+
+def _locate_liver(encoded: Encoded, model: StageModel, announce: Announce):
+    """The largest component is chosen on the small slices, as the paper does, and then brought back to full size."""
+    shape = encoded.voxels.shape[:3]
+    view = view_for("coarse", shape, None, model.config)
+    probabilities, mask = _vote(_fold_maps(encoded, model, view, announce), model)
+    liver = view.back(largest_component(mask).astype(np.float32), shape) >= 0.5
+    return view.back(probabilities, shape), liver
+
+
+def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Announce):
+    shape = encoded.voxels.shape[:3]
+    view = view_for("voi", shape, box, model.config)
+    maps = (view.back(small, shape) for small in _fold_maps(encoded, model, view, announce))
+    probabilities, mask = _vote(maps, model)
+    return probabilities, largest_component(mask)
+
+
+def _segment_tumor(encoded: Encoded, model: StageModel, liver: np.ndarray, announce: Announce):
+    shape = encoded.voxels.shape[:3]
+    view = view_for("tumor", shape, bounding_box(liver), model.config)
+    maps = (view.back(part, shape) for part in _fold_maps(encoded, model, view, announce))
+    probabilities, mask = _vote(maps, model)
+    return probabilities, mask & (liver > 0)
+
+
+def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announce) -> Iterator[np.ndarray]:
+    """Each fold's probabilities on the view's grid; a view thinner than a patch is padded and cropped again."""
+    config = model.config
+    patch = tuple(reversed(config.patch_size))
+    step = tuple(stride or max(1, size // 2) for stride, size in zip(reversed(config.window.step), patch, strict=True))
+    minimum = encoded.voxels.min(axis=(0, 1, 2))
+    voxels, inner = pad_to(view.image(encoded.voxels), patch, minimum)
+    forward = make_forward(make_network(config))
+    count = len(window_origins(voxels.shape[:3], patch, step))
+    advance = announce(config.stage, count * len(model.variables))
+    for variables in model.variables:
+
+        def probabilities(windows, variables=variables):
+            return forward(variables, windows, encoded.low, encoded.high)
+
+        yield predict_windows(probabilities, voxels, patch, step, config.window.batch_size, advance)[inner]
+
+
+def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np.ndarray]:
+    """(mean probability float32, mask uint8) of the folds' maps, one in memory at a time.
+
+    `mean`: foreground where the mean reaches the threshold. `majority`: where more than half of the folds reach it.
+    """
+    rule, threshold, folds = model.config.vote, model.config.threshold, len(model.variables)
+    if rule not in ("mean", "majority"):
+        raise ValueError(f"config.vote is {rule!r}; choose mean or majority")
+    total = votes = 0
+    for probabilities in maps:
+        total = total + probabilities
+        votes = votes + (probabilities >= threshold).astype(np.uint8)
+    mean = total / np.float32(folds)
+    mask = mean >= threshold if rule == "mean" else votes * 2 > folds
+    return mean, mask.astype(np.uint8)

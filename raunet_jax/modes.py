@@ -1,0 +1,144 @@
+"""What `run.py --mode=…` does, one function a mode; each returns the exit status."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from data_prep import patch_dataset
+from data_prep.verify import main as verify_sources
+from raunet_jax import evaluation, files, inspection, prediction, recipe, scores, training
+from raunet_jax.cascade import load_cascade
+from raunet_jax.progress import say
+from raunet_jax.report.page import write_report
+
+
+class UsageError(ValueError):
+    """The command line lacks something that the mode needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line: the recipe, and the flags beside it."""
+
+    config: ConfigDict | None
+    workdir: pathlib.Path | None  # as given; `run` is the recipe's own place if it was not
+    input: Sequence[str] = ()
+    output: str = ""
+    prediction: str = ""
+    reference: str = ""
+    compare: str = ""
+    probabilities: bool = False
+    json: bool = False
+
+    @property
+    def run(self) -> pathlib.Path:
+        return self.workdir or pathlib.Path("runs") / self.recipe.name
+
+    @property
+    def recipe(self) -> ConfigDict:
+        """The recipe given, or else the one saved in the run folder."""
+        if self.config is not None:
+            return self.config
+        if self.workdir is None:
+            raise UsageError("name a recipe, such as --config=configs/demo.py, or a run folder with --workdir")
+        return recipe.load(self.workdir / "config.json")
+
+    def needed(self, flag: str) -> str:
+        value = getattr(self, flag)
+        if not value:
+            raise UsageError(f"--{flag} is needed in this mode; python run.py --help says what it takes")
+        return value
+
+
+def verify(request: Request) -> int:
+    stages = recipe.stages_of(request.recipe)
+    return verify_sources(list(stages.values())[-1])
+
+
+def prepare(request: Request) -> int:
+    status = 0
+    for stage in recipe.stages_of(request.recipe).values():
+        patches = patch_dataset.prepare(stage)
+        counts = ", ".join(f"{split} {count}" for split, count in patches.counts.items())
+        print(f"{stage.name}: {sum(patches.counts.values())} patches ({counts}) in {patches.folder}")
+        status = 1 if patches.failed else status
+    return status
+
+
+def train(request: Request) -> int:
+    """Train every fold of every stage; a cascade is then evaluated. Case failures along the way make the status 1."""
+    config, run = request.recipe, request.run
+    cascade = "stages" in config
+    files.write_text(run / "config.json", recipe.to_json(config) + "\n")
+    failed: list[str] = []
+    with training.stop_requests() as asked:
+        for name, stage in recipe.stages_of(config).items():
+            place = run / name if cascade else run
+            patches = patch_dataset.prepare(stage)
+            failed += [f"{case}: {reason}" for case, reason in patches.failed]
+            if cascade:
+                files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
+            for fold in stage.folds:
+                training.train_fold(stage, patches.folder, place / f"fold_{fold}", fold, asked)
+    status = evaluate(request) if cascade else report(request)
+    for line in dict.fromkeys(failed):
+        say(f"not trained on {line}")
+    return 1 if failed else status
+
+
+def evaluate(request: Request) -> int:
+    summary, failed = evaluation.evaluate(request.recipe, request.run)
+    scores.print_tables(summary, Console())
+    print(f"scores: {request.run / 'scores.json'}")
+    report(request)
+    for line in failed:
+        say(f"not scored: {line}")
+    return 1 if failed else 0
+
+
+def predict(request: Request) -> int:
+    models = load_cascade(request.run, request.config)
+    output = pathlib.Path(request.needed("output"))
+    summary = prediction.predict(
+        models, map(pathlib.Path, request.needed("input")), output, probabilities=request.probabilities
+    )
+    print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
+    for failure in summary["failed"]:
+        say(f"failed: {failure['input']}: {failure['reason']}")
+    return 1 if summary["failed"] or not summary["cases"] else 0
+
+
+def score(request: Request) -> int:
+    rule = "brain" if request.config is not None and request.config.get("stage") == "brain" else "liver"
+    output = request.needed("output")
+    folders = request.needed("prediction"), request.needed("reference")
+    summary, problems = scores.score_folders(*folders, output, rule)
+    scores.print_tables(summary, Console())
+    print(f"scores: {output}")
+    for problem in problems:
+        say(f"not scored: {problem}")
+    return 1 if problems else 0
+
+
+def inspect(request: Request) -> int:
+    return inspection.main(request.config, request.workdir, request.compare or None, request.json)
+
+
+def report(request: Request) -> int:
+    print(f"page: {write_report(request.run)}")
+    return 0
+
+
+MODES: dict[str, Callable[[Request], int]] = {
+    "train": train,
+    "verify": verify,
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "predict": predict,
+    "score": score,
+    "inspect": inspect,
+    "report": report,
+}

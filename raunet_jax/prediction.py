@@ -1,0 +1,185 @@
+"""Segmentation of anybody's scans: NIfTI files, folders of them, DICOM series and BraTS case folders."""
+
+import csv
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Iterable, Mapping
+
+
+from data_prep import layouts
+from raunet_jax.cascade import Segmentation, StageModel, segment
+from raunet_jax.components import component_sizes
+from raunet_jax.files import replacing, write_json
+from raunet_jax.progress import progress, say
+from raunet_jax.report.cases import Look
+from raunet_jax.report.prediction_page import write_prediction_page
+from raunet_jax.volume import Volume, is_dicom_folder, read_dicom_series, read_modalities, read_nifti, stem, write_map, write_mask
+
+NIFTI = (".nii", ".nii.gz")
+MASK_ENDINGS = ("_seg", "_liver", "_tumor", "_brain")  # of files that predict and the data sets lay beside scans
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One scan to segment: a NIfTI file, the folder of a DICOM series, or the files of a case's modalities."""
+
+    name: str
+    images: tuple[pathlib.Path, ...]
+
+
+def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
+    """The scans below `paths`, and `{"input", "reason"}` for each path or case that cannot be used.
+
+    Scans of one name are told apart by a number, so that no mask overwrites another.
+    """
+    find = _brain_cases if "brain" in models else _ct_scans
+    found, failed = [], []
+    for path in paths:
+        if not path.exists():
+            failed.append({"input": str(path), "reason": f"{path} does not exist; give a NIfTI file or a folder"})
+            continue
+        scans, problems = find(path, models)
+        if not scans and not problems:
+            wanted = "a BraTS case (CASE_t1.nii.gz …)" if "brain" in models else "a NIfTI file or DICOM series"
+            problems = [{"input": str(path), "reason": f"{path} holds no scan; looked for {wanted} at any depth"}]
+        found += scans
+        failed += problems
+    taken: dict[str, int] = {}
+    unique = []
+    for scan in found:
+        taken[scan.name] = taken.get(scan.name, 0) + 1
+        name = scan.name if taken[scan.name] == 1 else f"{scan.name}-{taken[scan.name]}"
+        unique.append(dataclasses.replace(scan, name=name))
+    return unique, failed
+
+
+def _ct_scans(path: pathlib.Path, _) -> tuple[list[Input], list[dict]]:
+    if path.is_file():
+        return [Input(stem(path), (path,))], []
+    if is_dicom_folder(path):
+        return [Input(path.resolve().name, (path,))], []
+    scans = []
+    for child in sorted(path.iterdir()):
+        if child.name.startswith("."):
+            continue
+        name = stem(child)
+        mask = name.startswith("segmentation-") or name.endswith(MASK_ENDINGS)
+        if child.is_dir() or (child.name.endswith(NIFTI) and not mask):
+            scans += _ct_scans(child, _)[0]
+    return scans, []
+
+
+def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
+    config = models["brain"].config.copy_and_resolve_references()
+    if path.is_file():
+        wanted = ", ".join(config.data.modalities)
+        return [], [{"input": str(path), "reason": f"{path} is one file; give the folder that holds {wanted} of a case"}]
+    config.data.source, config.data.root = "brats", str(path)
+    cases, incomplete = layouts.scan_cases(config)
+    problems = [{"input": item.name, "reason": f"{item.reason}; {item.remedy}"} for item in incomplete]
+    return [Input(case.name, case.images) for case in cases], problems
+
+
+def read_input(scan: Input, kind: str) -> Volume:
+    """The scan's Volume; `kind` is ct or mr. Raises VolumeError or OSError, naming the file and the remedy."""
+    if kind == "mr":
+        volume = read_modalities(scan.images)
+    elif scan.images[0].is_dir():
+        volume = read_dicom_series(scan.images[0])
+    else:
+        volume = read_nifti(scan.images[0], kind="ct")
+    return dataclasses.replace(volume, name=scan.name)
+
+
+def summarise(found: Segmentation, volume: Volume) -> dict:
+    """Volumes in mL, lesion count (26-neighbourhood), and tumor over liver of one segmentation."""
+    voxel_ml = math.prod(volume.spacing_mm) / 1000
+    if "brain" in found.probabilities:
+        return {"whole_tumor_ml": round(float((found.labels > 0).sum() * voxel_ml), 3)}
+    liver, tumor = int((found.labels >= 1).sum()), int((found.labels == 2).sum())
+    summary = {"liver_ml": round(liver * voxel_ml, 3)}
+    if "tumor" in found.probabilities or not liver:
+        summary["tumor_ml"] = round(tumor * voxel_ml, 3)
+        summary["tumor_count"] = len(component_sizes(found.labels == 2))
+        summary["tumor_burden"] = tumor / liver if liver else None
+    return summary
+
+
+def predict(
+    models: Mapping[str, StageModel], paths: Iterable[pathlib.Path], output: pathlib.Path, probabilities: bool = False
+) -> dict:
+    """Segment each scan below `paths` and write into `output`.
+
+    CASE_seg.nii.gz (uint8, on the scan's own grid), with `probabilities` the float32 maps beside it, summary.json
+    and summary.csv after every case, and at the end a PNG a case and index.html. A scan that fails is listed under
+    "failed" in the summary, with the reason, and the others go on.
+
+    Returns:
+        The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`.
+    """
+    scans, failed = find_inputs(paths, models)
+    for failure in failed:
+        say(f"cannot segment {failure['input']}: {failure['reason']}")
+    last = list(models.values())[-1].config
+    kind = "mr" if last.stage == "brain" else "ct"
+    summary = {"cases": [], "failed": failed}
+    with progress("predict", len(scans)) as bar:
+        for scan in scans:
+
+            def announce(stage, windows, name=scan.name):
+                done = 0
+
+                def advance(count):
+                    nonlocal done
+                    done += count
+                    bar.advance(0, f"{name} {stage} {done}/{windows}")
+
+                return advance
+
+            begin = time.monotonic()
+            try:
+                volume = read_input(scan, kind)
+                found = segment(volume, models, announce=announce)
+                mask = output / f"{scan.name}_seg.nii.gz"
+                write_mask(mask, found.labels, volume)
+                for name, values in found.probabilities.items() if probabilities else ():
+                    write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
+            except (OSError, ValueError, MemoryError) as error:
+                failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
+                say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
+            else:
+                for warning in found.warnings:
+                    say(f"warning: {warning}")
+                summary["cases"].append(
+                    {
+                        "case": scan.name,
+                        "input": str(scan.images[0].absolute()),
+                        "images": [str(path.absolute()) for path in scan.images],
+                        "mask": str(mask.absolute()),
+                        **summarise(found, volume),
+                        "box": found.box and {"start": found.box.start, "stop": found.box.stop},
+                        "seconds": round(time.monotonic() - begin, 2),
+                        "warnings": found.warnings,
+                    }
+                )
+            _write_summary(output, summary)
+            bar.advance(1, scan.name)
+    _write_summary(output, summary)
+    write_prediction_page(output, Look(kind, window_hu=tuple(last.window_hu), modalities=tuple(last.data.modalities)))
+    return summary
+
+
+def _write_summary(output: pathlib.Path, summary: dict) -> None:
+    write_json(output / "summary.json", summary)
+    rows = [
+        {name: value for name, value in case.items() if name not in ("box", "images")}
+        | {"warnings": "; ".join(case["warnings"])}
+        for case in summary["cases"]
+    ]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["case"]
+    with replacing(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,52 @@
+"""RA-UNet: find the liver in a CT, segment it and its tumors; segment brain tumors in MR.
+
+  python run.py --config=configs/demo.py                     the whole cascade on drawn scans, no download
+  python run.py --config=configs/liver.py --config.data.root=/disk/lits
+  python run.py --mode=predict --workdir=runs/liver --input=SCANS --output=MASKS
+  python run.py --mode=score --prediction=MASKS --reference=TRUTH --output=scores.json
+
+Every field of a recipe can be set by its name, --config.epochs=10; configs/common.py lists them all.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+MODES = ("train", "verify", "prepare", "evaluate", "predict", "score", "inspect", "report")
+
+config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
+flags.DEFINE_enum("mode", "train", MODES, "what to do; train goes on where an earlier run of the same command stopped")
+flags.DEFINE_string("workdir", None, "run folder: models, metrics, scores, page (default: runs/NAME of the recipe)")
+flags.DEFINE_multi_string("input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable")
+flags.DEFINE_string("output", "", "predict: folder for masks, summary and page; score: the scores.json to write")
+flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
+flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")
+flags.DEFINE_string("reference", "", "score: folder of reference masks")
+flags.DEFINE_string("compare", "", "inspect: another run folder; says what differs")
+flags.DEFINE_bool("json", False, "inspect: print JSON")
+
+
+def main(_) -> int:
+    given = flags.FLAGS
+    from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
+
+    workdir = pathlib.Path(given.workdir) if given.workdir else None
+    names = ("config", "input", "output", "prediction", "reference", "compare", "probabilities", "json")
+    request = modes.Request(workdir=workdir, **{name: given[name].value for name in names})
+    try:
+        return modes.MODES[given.mode](request)
+    except training.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_status
+    except (OSError, ValueError, training.TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "raunet_jax", "xla"))
+    app.run(main)
