@@ -20,7 +20,9 @@ MODES = ("train", "verify", "prepare", "evaluate", "predict", "score", "inspect"
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
 flags.DEFINE_enum("mode", "train", MODES, "what to do; train goes on where an earlier run of the same command stopped")
 flags.DEFINE_string("workdir", None, "run folder: models, metrics, scores, page (default: runs/NAME of the recipe)")
-flags.DEFINE_multi_string("input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable")
+flags.DEFINE_multi_string(
+    "input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable"
+)
 flags.DEFINE_string("output", "", "predict: folder for masks, summary and page; score: the scores.json to write")
 flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
 flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")

@@ -1,6 +1,6 @@
 """The whole cascade on drawn abdomens, narrow and small: an end-to-end trial that needs no download.
 
-    python run.py --config=configs/demo.py
+python run.py --config=configs/demo.py
 """
 
 from configs import liver
@@ -18,6 +18,7 @@ def get_config():
         stage.network.width = 8
         stage.network.momentum = 0.8  # so few steps that statistics with the paper's 0.99 would lag behind
         stage.window.batch_size = 4
+        stage.learning_rate = 2e-3
 
     coarse = config.stages.coarse
     coarse.patch_size = (64, 64, 1)
@@ -30,12 +31,12 @@ def get_config():
     voi.patch_size = (64, 64, 32)
     voi.data.patches_per_case = 4.0
     voi.batch_size = 4
-    voi.epochs = 4
+    voi.epochs = 6
     voi.window.step = (64, 64, 20)
 
     tumor = config.stages.tumor
     tumor.patch_size = (64, 64, 32)
     tumor.data.patches_per_case = 8.0
     tumor.batch_size = 4
-    tumor.epochs = 4
+    tumor.epochs = 8
     return config

@@ -1,7 +1,7 @@
 """Stage 3, tumor extraction: RA-UNet-II at the scan's own resolution inside the liver (section III-G).
 
-    python run.py --config=configs/liver_tumor.py --config.data.root=/disk/lits
-    python run.py --config=configs/liver_tumor.py:64x64x32 ...   (the patch-size study: also 32x32x32)
+python run.py --config=configs/liver_tumor.py --config.data.root=/disk/lits
+python run.py --config=configs/liver_tumor.py:64x64x32 ...   (the patch-size study: also 32x32x32)
 """
 
 from configs import common

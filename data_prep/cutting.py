@@ -63,14 +63,16 @@ def features(config) -> tfds.features.FeaturesDict:
     space = (y, x) if z == 1 else (z, y, x)
     channels = len(config.data.modalities)
     encoding = tfds.features.Encoding.BYTES
-    return tfds.features.FeaturesDict({
-        "image": tfds.features.Tensor(shape=(*space, channels), dtype=np.int16, encoding=encoding),
-        "mask": tfds.features.Tensor(shape=(*space, 1), dtype=np.uint8, encoding=encoding),
-        "low": tfds.features.Tensor(shape=(channels,), dtype=np.float32, encoding=encoding),
-        "high": tfds.features.Tensor(shape=(channels,), dtype=np.float32, encoding=encoding),
-        "case": tfds.features.Text(),
-        "origin": tfds.features.Tensor(shape=(3,), dtype=np.int32),
-    })
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Tensor(shape=(*space, channels), dtype=np.int16, encoding=encoding),
+            "mask": tfds.features.Tensor(shape=(*space, 1), dtype=np.uint8, encoding=encoding),
+            "low": tfds.features.Tensor(shape=(channels,), dtype=np.float32, encoding=encoding),
+            "high": tfds.features.Tensor(shape=(channels,), dtype=np.float32, encoding=encoding),
+            "case": tfds.features.Text(),
+            "origin": tfds.features.Tensor(shape=(3,), dtype=np.int32),
+        }
+    )
 
 
 def records(config, job: Job) -> Iterator[dict]:

@@ -75,10 +75,12 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
         healthy = (voxels > 0).any(-1) & ~tumor
     around_tumor = math.floor(count * tumor_share + 0.5) if tumor.any() else 0
     jitter = np.asarray(patch_shape) // 4
-    centres = np.concatenate([
-        _draw(tumor, around_tumor, rng) + rng.integers(-jitter, jitter + 1, (around_tumor, 3)),
-        _draw(healthy if healthy.any() else np.ones_like(tumor), count - around_tumor, rng),
-    ])
+    centres = np.concatenate(
+        [
+            _draw(tumor, around_tumor, rng) + rng.integers(-jitter, jitter + 1, (around_tumor, 3)),
+            _draw(healthy if healthy.any() else np.ones_like(tumor), count - around_tumor, rng),
+        ]
+    )
     return np.clip(centres - np.asarray(patch_shape) // 2, 0, room).astype(np.int32)
 
 

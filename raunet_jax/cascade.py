@@ -1,4 +1,4 @@
-"""From a scan to labels: liver localisation, liver, tumor; or the brain tumor at once (paper sections III-E to III-G)."""
+"""From a scan to labels: liver localisation, liver, tumor; or the brain tumor at once (sections III-E to III-G)."""
 
 import dataclasses
 import pathlib

@@ -7,7 +7,6 @@ import pathlib
 import time
 from collections.abc import Iterable, Mapping
 
-
 from data_prep import layouts
 from raunet_jax.cascade import Segmentation, StageModel, segment
 from raunet_jax.components import component_sizes
@@ -15,7 +14,16 @@ from raunet_jax.files import replacing, write_json
 from raunet_jax.progress import progress, say
 from raunet_jax.report.cases import Look
 from raunet_jax.report.prediction_page import write_prediction_page
-from raunet_jax.volume import Volume, is_dicom_folder, read_dicom_series, read_modalities, read_nifti, stem, write_map, write_mask
+from raunet_jax.volume import (
+    Volume,
+    is_dicom_folder,
+    read_dicom_series,
+    read_modalities,
+    read_nifti,
+    stem,
+    write_map,
+    write_mask,
+)
 
 NIFTI = (".nii", ".nii.gz")
 MASK_ENDINGS = ("_seg", "_liver", "_tumor", "_brain")  # of files that predict and the data sets lay beside scans
@@ -75,7 +83,9 @@ def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[
     config = models["brain"].config.copy_and_resolve_references()
     if path.is_file():
         wanted = ", ".join(config.data.modalities)
-        return [], [{"input": str(path), "reason": f"{path} is one file; give the folder that holds {wanted} of a case"}]
+        return [], [
+            {"input": str(path), "reason": f"{path} is one file; give the folder that holds {wanted} of a case"}
+        ]
     config.data.source, config.data.root = "brats", str(path)
     cases, incomplete = layouts.scan_cases(config)
     problems = [{"input": item.name, "reason": f"{item.reason}; {item.remedy}"} for item in incomplete]

@@ -27,7 +27,9 @@ def from_json(text: str) -> ConfigDict:
 def load(path: pathlib.Path) -> ConfigDict:
     """The recipe saved as `path`, a run folder's config.json; FileNotFoundError says what to do when there is none."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: this is not a run folder. Train one first, or name another --workdir")
+        raise FileNotFoundError(
+            f"{path} is missing: this is not a run folder. Train one first, or name another --workdir"
+        )
     return from_json(path.read_text())
 
 

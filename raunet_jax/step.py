@@ -34,7 +34,7 @@ def adam(learning_rate: float) -> optax.GradientTransformation:
 
 
 def plateau(patience_epochs: int) -> optax.GradientTransformationExtraArgs:
-    """Learning rate x 0.1 once the loss was no better, by 1e-4, than the best for `patience_epochs` epochs (SPEC §4)."""
+    """Learning rate x 0.1 once the loss was no better, by 1e-4, than the best for `patience_epochs` epochs."""
     return optax.contrib.reduce_on_plateau(factor=0.1, patience=patience_epochs, rtol=0.0, atol=1e-4)
 
 

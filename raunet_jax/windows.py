@@ -24,7 +24,9 @@ def window_origins(shape: Sequence[int], patch: Sequence[int], step: Sequence[in
         if size < length:
             raise ValueError(f"a volume of {tuple(shape)} is smaller than the window {tuple(patch)}; pad it first")
         if not 0 < stride <= length:
-            raise ValueError(f"window step {stride} must be from 1 to the window's {length} voxels, or voxels are missed")
+            raise ValueError(
+                f"window step {stride} must be from 1 to the window's {length} voxels, or voxels are missed"
+            )
         axes.append([*range(0, size - length, stride), size - length])
     return np.array(list(itertools.product(*axes)), np.int32)
 

@@ -27,9 +27,7 @@ def test_ct_is_stored_as_scanned_with_the_extremes_of_the_window():
 def test_a_patch_is_normalised_by_the_whole_volumes_extremes():
     scan = np.arange(0, 100, dtype=np.int16).reshape(4, 5, 5, 1)
     encoded = encode(scan, "ct", WINDOW)
-    np.testing.assert_array_equal(
-        normalise(encoded.voxels[1:2], encoded.low, encoded.high), normalise(*encoded)[1:2]
-    )
+    np.testing.assert_array_equal(normalise(encoded.voxels[1:2], encoded.low, encoded.high), normalise(*encoded)[1:2])
 
 
 def test_each_modality_is_stretched_on_its_own():

@@ -242,7 +242,9 @@ def test_two_builders_of_one_set_build_it_once(lits, tmp_path, monkeypatch):
 def test_tensorflow_is_never_imported(lits, tmp_path):
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "tensorflow.py").write_text("raise SystemExit('tensorflow was imported')\n")
-    code = script(tmp_path, """
+    code = script(
+        tmp_path,
+        """
         import sys
         import tiny_lits
         from data_prep import patch_dataset
@@ -253,7 +255,8 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
             patch_set = patch_dataset.prepare(config)
             next(batches.train_batches(config, patch_set.folder, 0))
             assert not patch_set.failed and "tensorflow" not in sys.modules
-    """)
+    """,
+    )
     done = run_python(code, lits, tmp_path / "prepared", path=[tmp_path / "trap"])
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # kept for results

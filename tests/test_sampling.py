@@ -9,9 +9,7 @@ from data_prep import sampling
 
 def origins(stage, labels, patch_shape, count, tumor_share=0.5, seed=0, voxels=None):
     voxels = np.zeros((*labels.shape, 1), np.int16) if voxels is None else voxels
-    return sampling.patch_origins(
-        stage, voxels, labels, patch_shape, count, tumor_share, np.random.default_rng(seed)
-    )
+    return sampling.patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, np.random.default_rng(seed))
 
 
 def windows(labels, starts, patch_shape):

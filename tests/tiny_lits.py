@@ -9,7 +9,10 @@ SHAPES = ((40, 36, 14), (36, 40, 20), (44, 40, 9), (40, 40, 16), (38, 36, 15), (
 NO_TUMOR = 4
 
 
-def write(root, cases=len(SHAPES)):
+CASES = len(SHAPES)
+
+
+def write(root, cases=CASES):
     """Write `cases` CT volumes with a block of liver and, but for case NO_TUMOR, a tumor in it."""
     root.mkdir(parents=True, exist_ok=True)
     for number, shape in enumerate(SHAPES[:cases]):

@@ -54,7 +54,7 @@ class RAUNet(nn.Module):
         x = res(self.bottom_width, "Res5", max_pool(x))
         x = res(self.bottom_width, "Res6", x)
 
-        for depth, (features, skip) in enumerate(zip(reversed(widths), reversed(encoder))):
+        for depth, (features, skip) in enumerate(zip(reversed(widths), reversed(encoder), strict=True)):
             attention = AttentionModule(features, depth, self.settings, name=f"Att{depth + 1}")
             x = jnp.concatenate([upsample(x), attention(skip, train)], axis=-1)
             x = res(features, f"Res{7 + depth}", x)

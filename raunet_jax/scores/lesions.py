@@ -110,9 +110,7 @@ def _number(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return ndimage.label(np.ascontiguousarray(mask.transpose(2, 1, 0)))
 
 
-def _overlaps(
-    predicted: np.ndarray, prediction_total: int, referenced: np.ndarray, reference_total: int
-) -> _Overlaps:
+def _overlaps(predicted: np.ndarray, prediction_total: int, referenced: np.ndarray, reference_total: int) -> _Overlaps:
     both = (predicted > 0) & (referenced > 0)
     hit, rows = np.unique(predicted[both], return_inverse=True)
     pairs = np.bincount(rows * reference_total + referenced[both] - 1, minlength=hit.size * reference_total)

@@ -85,9 +85,7 @@ def summarise_liver(cases: Sequence[dict]) -> dict:
         for match in case["lesions"]["matches"]
         if match["detected"]
     ]
-    truly_found = [
-        match for case in cases for match in case["lesions"]["matches"] if match["detected_without_habits"]
-    ]
+    truly_found = [match for case in cases for match in case["lesions"]["matches"] if match["detected_without_habits"]]
     tumor_dice = {
         "dice_per_case": _mean(case["tumor"]["dice"] for case in cases),
         "dice_global": _global_dice(cases, "tumor"),
