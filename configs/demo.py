@@ -10,8 +10,8 @@ def get_config():
     config = liver.get_config()
     config.name = "demo"
     config.data.source = "phantom"
-    config.data.cases = 20
-    config.data.test_cases = 4
+    config.data.cases = 32
+    config.data.test_cases = 6
     config.data.phantom_size = (96, 96, 40)
     config.folds = (0,)
     for stage in config.stages.values():
@@ -22,21 +22,21 @@ def get_config():
 
     coarse = config.stages.coarse
     coarse.patch_size = (64, 64, 1)
-    coarse.data.patches_per_case = 20.0
+    coarse.data.patches_per_case = 16.0
     coarse.batch_size = 16
-    coarse.epochs = 6
+    coarse.epochs = 5
     coarse.window.batch_size = 16
 
     voi = config.stages.voi
     voi.patch_size = (64, 64, 32)
-    voi.data.patches_per_case = 4.0
+    voi.data.patches_per_case = 3.0
     voi.batch_size = 4
-    voi.epochs = 6
+    voi.epochs = 5
     voi.window.step = (64, 64, 20)
 
     tumor = config.stages.tumor
     tumor.patch_size = (64, 64, 32)
-    tumor.data.patches_per_case = 8.0
+    tumor.data.patches_per_case = 6.0
     tumor.batch_size = 4
-    tumor.epochs = 8
+    tumor.epochs = 7
     return config
