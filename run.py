@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 MODES = ("train", "verify", "prepare", "evaluate", "predict", "score", "inspect", "report")
@@ -33,6 +33,7 @@ flags.DEFINE_bool("json", False, "inspect: print JSON")
 
 def main(_) -> int:
     given = flags.FLAGS
+    logging.set_verbosity(logging.WARNING)  # JAX, Orbax and TFDS report each step of theirs at INFO
     from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
 
     workdir = pathlib.Path(given.workdir) if given.workdir else None
@@ -43,6 +44,9 @@ def main(_) -> int:
     except training.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_status
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
     except (OSError, ValueError, training.TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

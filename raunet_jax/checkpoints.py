@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -23,7 +22,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path):
-        logging.set_verbosity(logging.WARNING)  # Orbax reports each phase of a save at INFO
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
         )
