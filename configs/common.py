@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.test_cases = 0  # of these, how many no fold trains on; evaluate scores them
     config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
     config.data.validation_share = 0.29  # stage coarse only, one model: share of the cases it is validated on
-    config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's count (of phantoms: 2)
+    config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's rule (of phantoms, in 3D: 1)
     config.data.tumor_share = 0.5  # stages tumor and brain: share of patches centred on tumor (jittered)
     config.data.workers = 0  # processes that cut patches; 0 = one a core
     config.data.phantom_size = (128, 128, 48)  # voxels of a drawn case; the slice count varies around z

@@ -29,10 +29,10 @@ def test_a_fractional_mean_is_spread_over_the_cases():
     assert [sampling.case_patches(index, mean) for index in range(5)] == [0, 0, 1, 0, 1]
 
 
-def test_the_recipes_count_goes_before_the_papers_and_phantoms_have_two():
+def test_the_recipes_count_goes_before_the_papers_and_phantoms_have_one():
     assert sampling.mean_patches("tumor", "lits", 7.0) == 7
-    assert sampling.mean_patches("tumor", "phantom", 0.0) == 2
-    assert sampling.mean_patches("coarse", "lits", 0.0) is None
+    assert sampling.mean_patches("tumor", "phantom", 0.0) == 1
+    assert sampling.mean_patches("coarse", "lits", 0.0) is None is sampling.mean_patches("coarse", "phantom", 0.0)
     assert sampling.case_patches(3, None) is None
     assert sampling.mean_patches("voi", "lits", 0.0) == Fraction(392, 10)
     with pytest.raises(ValueError, match="patches_per_case is -1"):
