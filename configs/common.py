@@ -51,4 +51,4 @@ def get_config() -> ConfigDict:
     config.window.batch_size = 1  # windows a network call
     config.threshold = 0.5  # probability from which a voxel is foreground
     config.vote = "mean"  # mean | majority: how the folds' models are joined
-    return config
+    return config.lock()  # a field that is not above is a mistake

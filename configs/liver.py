@@ -18,8 +18,9 @@ def get_config():
     shared = common.get_config()
     for field in ("seed", "data", "precision"):
         config[field] = shared[field]
-    for field in ("modalities", "patches_per_case", "tumor_share"):
-        del config.data[field]  # these belong to a stage
+    with config.data.unlocked():
+        for field in ("modalities", "patches_per_case", "tumor_share"):
+            del config.data[field]  # these belong to a stage
     config.folds = (0, 1, 2, 3, 4)  # of stages voi and tumor; stage coarse is a single model
 
     config.stages = ConfigDict()
@@ -33,4 +34,4 @@ def get_config():
         if name != "coarse":
             stage.folds = config.get_ref("folds")
         config.stages[name] = stage
-    return config
+    return config.lock()

@@ -123,16 +123,17 @@ def segment(
             found.warnings.append(f"{volume.name}: stage coarse found no liver; the whole volume is searched instead")
             liver = None
     if "voi" in models:
-        box = whole(volume.shape) if liver is None else bounding_box(liver)
+        box = whole(volume.shape) if liver is None or not liver.any() else bounding_box(liver)
         found.box = expand(box, models["voi"].config.box_margin, volume.shape)
         found.probabilities["liver"], liver = timed("voi", _segment_liver, box)
     if liver is not None and liver.any():
         found.labels = liver.astype(np.uint8)
-        found.box = found.box or bounding_box(liver)
+        margin = next(iter(models.values())).config.box_margin
+        found.box = found.box or expand(bounding_box(liver), margin, volume.shape)
         if "tumor" in models:
             found.probabilities["tumor"], tumor = timed("tumor", _segment_tumor, liver)
             found.labels[tumor > 0] = 2
-    elif "tumor" in models and set(models) == {"tumor"}:
+    elif liver is None and set(models) == {"tumor"}:
         raise ValueError(
             f"{volume.name}: stage tumor alone looks inside a liver that nobody has segmented; predict with the run "
             "of a whole cascade (--config=configs/liver.py)"

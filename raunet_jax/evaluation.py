@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
 
 from data_prep import layouts
@@ -44,7 +45,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> tuple[dict, list[str]
                     found = segment(volume, models, reference_liver)
                     record = {"case": case.name} | _score(found, mask, volume, set(models))
                     _write(folder, case, volume, found)
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:
                     failed.append(f"{case.name}: {error}")
                     say(failed[-1])
                 else:

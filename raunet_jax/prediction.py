@@ -2,10 +2,13 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 import pathlib
 import time
 from collections.abc import Iterable, Mapping
+
+from jax.errors import JaxRuntimeError
 
 from data_prep import layouts
 from raunet_jax.cascade import Segmentation, StageModel, segment
@@ -54,11 +57,11 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
             problems = [{"input": str(path), "reason": f"{path} holds no scan; looked for {wanted} at any depth"}]
         found += scans
         failed += problems
-    taken: dict[str, int] = {}
-    unique = []
+    unique, taken = [], set()
     for scan in found:
-        taken[scan.name] = taken.get(scan.name, 0) + 1
-        name = scan.name if taken[scan.name] == 1 else f"{scan.name}-{taken[scan.name]}"
+        numbered = (f"{scan.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([scan.name], numbered) if name not in taken)
+        taken.add(name)
         unique.append(dataclasses.replace(scan, name=name))
     return unique, failed
 
@@ -156,7 +159,7 @@ def predict(
                 write_mask(mask, found.labels, volume)
                 for name, values in found.probabilities.items() if probabilities else ():
                     write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
-            except (OSError, ValueError, MemoryError) as error:
+            except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
                 failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
                 say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
             else:

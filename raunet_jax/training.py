@@ -123,18 +123,26 @@ class FoldRun:
         self.loader.set_state(loop["loader"])
         say(f"{self.run}: going on from step {newest}")
 
-    def save(self, dice: float | None) -> None:
+    def save(self, dice: float | None, cases: list[str]) -> None:
+        """Write a checkpoint; TrainingError if the last step, on `cases`, left weights that are not finite."""
+        # A step's loss is that of the weights before it: what its own update spoiled shows in no loss yet.
+        weights = jax.device_get((self.state.params, self.state.batch_stats))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
+            raise self._not_finite(f"the weights after step {self.step} are not finite", cases)
         loop = {"loader": self.loader.get_state(), "losses": self.losses, "seconds": self.seconds}
         self.checkpoints.save(self.step, self.state, loop, self.config, dice)
 
     def record(self, number: int, cases: list[str], loss: float) -> None:
         """Keep a step's loss; TrainingError if it is not finite."""
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.run}: the loss of step {number} is {loss}, on cases {', '.join(sorted(set(cases)))}. The last "
-                f"good checkpoint is kept; lower learning_rate, or look at these cases with --mode=verify"
-            )
+            raise self._not_finite(f"the loss of step {number} is {loss}", cases)
         self.losses.append(loss)
+
+    def _not_finite(self, what: str, cases: list[str]) -> TrainingError:
+        return TrainingError(
+            f"{self.run}: {what}, on cases {', '.join(sorted(set(cases)))}. The last good checkpoint is kept; lower "
+            f"learning_rate, or look at these cases with --mode=verify"
+        )
 
     def end_epoch(self) -> dict:
         """Validate, move the learning rate's plateau on, and return the epoch's line for the metrics."""
@@ -154,8 +162,8 @@ class FoldRun:
 def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int, asked: list[int]) -> None:
     """Train the recipe's network on all folds but `fold`, from the newest checkpoint in `run` if there is one.
 
-    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss is not
-    finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
+    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss or a weight
+    is not finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
     """
     training = FoldRun(config, patch_set, run, fold)
     last_step = config.epochs * training.epoch_steps
@@ -197,7 +205,7 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                         epoch_begin, epoch_patches = time.monotonic(), 0
                     saved = time.monotonic()
                     training.seconds = saved - begin
-                    training.save(dice)
+                    training.save(dice, batch["case"])
                     if asked:
                         raise Stopped(asked[0])
                 bar.advance(1, note)

@@ -1,0 +1,269 @@
+"""The cascade with rules in place of networks, so that each result is known by hand."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import exact_models
+from exact_models import BODY, LIVER, NOTHING, TUMOR, model, models, rule
+from raunet_jax import cascade, recipe
+from raunet_jax.cascade import ModelMissing, load_cascade, load_stage, segment
+from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.geometry import Box, whole
+from raunet_jax.volume import Grid, Volume, write_mask
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    exact_models.use_rules(monkeypatch)
+
+
+def volume(hu, name="case-7"):
+    grid = Grid(hu.shape[::-1], exact_models.affine(), None)
+    return Volume(hu[..., None] if hu.ndim == 3 else hu, exact_models.affine(), grid, name)
+
+
+def test_liver_and_tumors_are_found_to_the_voxel():
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), models())
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.labels.dtype == np.uint8
+    assert found.box == exact_models.VOI
+    assert found.warnings == []
+    assert list(found.seconds) == ["coarse", "voi", "tumor"]
+    assert {name: (values.dtype, values.shape) for name, values in found.probabilities.items()} == {
+        "liver": (np.float32, hu.shape),
+        "tumor": (np.float32, hu.shape),
+    }
+
+
+def placed(path) -> dict[int, set[tuple[float, ...]]]:
+    """Where in space, in mm, a mask file has each of its labels."""
+    image = nib.load(path)
+    mask = np.asarray(image.dataobj)
+    return {
+        label: {
+            tuple(np.round(place, 3)) for place in nib.affines.apply_affine(image.affine, np.argwhere(mask == label))
+        }
+        for label in (1, 2)
+    }
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAI", "PIR", "SAL"])
+def test_masks_lie_on_the_same_place_in_space_whatever_the_files_orientation(tmp_path, orientation):
+    hu, labels = exact_models.abdomen()
+    scan = exact_models.scan(tmp_path, hu, orientation=orientation)
+    write_mask(tmp_path / "mask.nii.gz", segment(scan, models()).labels, scan)
+    there = {
+        label: {
+            tuple(np.round(exact_models.affine() @ (x, y, z, 1), 3)[:3]) for z, y, x in np.argwhere(labels == label)
+        }
+        for label in (1, 2)
+    }
+    assert placed(tmp_path / "mask.nii.gz") == there
+    written, read = nib.load(tmp_path / "mask.nii.gz"), nib.load(tmp_path / "scan.nii.gz")
+    assert written.shape == read.shape
+    np.testing.assert_allclose(written.affine, read.affine)
+
+
+def test_only_the_largest_liver_is_kept():
+    """The spleen is as bright, and lies outside the liver's box: stage voi, given the whole volume, drops it too."""
+    hu, labels = exact_models.abdomen()
+    for stage in ("coarse", "voi"):
+        np.testing.assert_array_equal(segment(volume(hu), models(stage)).labels, np.minimum(labels, 1))
+
+
+def test_tumor_is_never_found_outside_the_liver():
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), models())
+    assert (found.probabilities["tumor"][exact_models.RIB] == 1).all()  # the network is sure of it
+    assert (found.labels[exact_models.RIB] == 0).all()
+    assert ((found.labels == 2) <= (labels > 0)).all()
+
+
+def test_volumes_smaller_than_a_patch_in_every_direction_are_segmented():
+    hu = np.full((5, 20, 16), BODY, np.int16)
+    hu[1:4, 6:14, 4:12], hu[2, 8:10, 6:8] = LIVER, TUMOR
+    found = segment(volume(hu), models("voi", "tumor") | {"coarse": model("coarse")})
+    assert (found.labels == 2).sum() == 4
+    assert (found.labels[hu == TUMOR] == 2).all()
+    # Of the liver, resized from 20 x 16 pixels to 32 x 32 and back, only the edge may blur.
+    assert (found.labels[1:4, 7:13, 5:11] > 0).all()
+    assert (found.labels[[0, 4]] == 0).all()
+
+
+def test_the_padding_of_a_thin_box_is_as_dark_as_the_scans_darkest_voxel(monkeypatch):
+    """A network that answers 1 for air would otherwise find tumor, or none, depending on what fills the patch."""
+    hu, _ = exact_models.abdomen()
+    hu[0, 0, 0] = -1000
+    seen = []
+
+    def remember(network):
+        def forward(variables, windows, low, high):
+            seen.append((np.asarray(windows), float(low[0]), float(high[0])))
+            return np.zeros(windows.shape[:4], np.float32)
+
+        return forward
+
+    monkeypatch.setattr(cascade, "make_forward", remember)
+    liver = np.zeros(hu.shape, np.uint8)
+    liver[exact_models.LIVER_BOX] = 1
+    segment(volume(hu), models("tumor"), liver)
+    windows = np.concatenate([windows for windows, _, _ in seen])
+    assert windows.shape[1:] == (32, 32, 32, 1)
+    np.testing.assert_array_equal(windows[0, :20, ..., 0], hu[exact_models.VOI.slices])
+    assert (windows[:, 20:] == -1000).all()
+    assert seen[0][1:] == (-100, 180)  # the range that training normalises by: of the volume, within the HU window
+
+
+def test_no_liver_is_an_empty_mask_and_a_warning_with_the_cases_name():
+    empty = np.full(exact_models.SHAPE, BODY, np.int16)
+    found = segment(volume(empty), models())
+    assert not found.labels.any()
+    assert found.box == whole(empty.shape)
+    assert found.warnings == [
+        "case-7: stage coarse found no liver; the whole volume is searched instead",
+        "case-7: no liver found; the mask is empty",
+    ]
+
+
+def test_when_stage_coarse_finds_no_liver_the_whole_volume_is_searched():
+    hu, labels = exact_models.abdomen()
+    blind = models() | {"coarse": model("coarse", rule(NOTHING))}
+    found = segment(volume(hu), blind)
+    np.testing.assert_array_equal(found.labels > 0, labels > 0)
+    assert found.box == Box((0, 0, 0), hu.shape)
+    assert found.warnings == ["case-7: stage coarse found no liver; the whole volume is searched instead"]
+
+
+def test_a_liver_without_tumor_is_no_reason_to_warn():
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), models() | {"tumor": model("tumor", rule(NOTHING))})
+    np.testing.assert_array_equal(found.labels, np.minimum(labels, 1))
+    assert found.warnings == []
+
+
+def test_stage_tumor_alone_uses_the_liver_it_is_given():
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), models("tumor"), labels > 0)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.box == exact_models.VOI
+    assert not segment(volume(hu), models("tumor"), np.zeros_like(labels)).labels.any()
+    with pytest.raises(ValueError, match="case-7: stage tumor alone looks inside a liver that nobody has segmented"):
+        segment(volume(hu), models("tumor"))
+
+
+@pytest.mark.parametrize("reference", [None, np.zeros(exact_models.SHAPE, np.uint8)])
+def test_stage_voi_alone_searches_the_whole_volume_when_no_liver_is_known(reference):
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), models("voi"), reference)
+    np.testing.assert_array_equal(found.labels, np.minimum(labels, 1))
+    assert found.box == whole(hu.shape)
+
+
+def folds(*probabilities):
+    """One rule a fold: its probability for voxels at LIVER; it is sure of the rest."""
+    return [rule((LIVER, LIVER), inside, 0.0) for inside in probabilities]
+
+
+@pytest.mark.parametrize(
+    "vote, probabilities, found",
+    [
+        ("mean", (0.9, 0.4, 0.4), True),  # mean .567, one fold of three
+        ("majority", (0.9, 0.4, 0.4), False),
+        ("mean", (0.5, 0.5, 0.1), False),  # mean .367, two folds of three
+        ("majority", (0.5, 0.5, 0.1), True),
+        ("majority", (0.9, 0.1), False),  # half of the folds are no majority
+        ("mean", (0.5,), True),  # the threshold itself is enough
+    ],
+)
+def test_folds_are_joined_by_mean_or_by_majority(vote, probabilities, found):
+    hu = np.full((32, 32, 32), BODY, np.int16)
+    hu[4:9, 4:9, 4:9] = LIVER
+    stage = model("tumor", *folds(*probabilities), vote=vote)
+    result = segment(volume(hu), {"tumor": stage}, np.ones(hu.shape, np.uint8))
+    np.testing.assert_array_equal(result.labels == 2, (hu == LIVER) & found)
+    np.testing.assert_allclose(result.probabilities["tumor"][hu == LIVER], np.mean(probabilities), rtol=1e-6)
+
+
+def test_folds_of_equal_say_overlap_evenly_where_windows_do():
+    """Each fold's sums start from nothing: three folds that agree give what one of them gives."""
+    hu, _ = exact_models.abdomen()
+    one, three = (
+        segment(volume(hu), {"voi": model("voi", *folds(*[0.7] * count))}).probabilities["liver"] for count in (1, 3)
+    )
+    np.testing.assert_allclose(three, one, atol=1e-6)
+
+
+def test_an_unknown_vote_is_refused():
+    with pytest.raises(ValueError, match="config.vote is 'most'; choose mean or majority"):
+        segment(volume(exact_models.abdomen()[0]), {"coarse": model("coarse", vote="most")})
+
+
+def test_progress_counts_the_windows_of_all_folds():
+    told = {}
+
+    def announce(stage, windows):
+        told[stage] = [windows, 0]
+
+        def advance(count):
+            told[stage][1] += count
+
+        return advance
+
+    three = model("voi", *folds(0.7, 0.7, 0.7))
+    segment(volume(exact_models.abdomen()[0]), {"coarse": model("coarse"), "voi": three}, announce=announce)
+    # coarse: 20 slices of 32 x 32, whole; voi: a box of 20 x 32 x 32, padded to one window a fold
+    assert told == {"coarse": [20, 20], "voi": [3, 3]}
+
+
+def test_the_brain_is_searched_whole_and_its_labels_are_one():
+    head = np.zeros((10, 20, 24, 4), np.float32)
+    head[2:6, 4:9, 5:11, 3] = 500.0  # seen in one modality only
+    found = segment(volume(head), {"brain": model("brain")})
+    np.testing.assert_array_equal(found.labels, head[..., 3] > 0)
+    assert list(found.probabilities) == ["brain"]
+    empty = segment(volume(np.zeros_like(head)), {"brain": model("brain")})
+    assert not empty.labels.any() and empty.warnings == ["case-7: no tumor found"]
+
+
+def save_run(folder, config, dices):
+    """Checkpoints at steps 1, 2, …; each one's only weight is its step."""
+    for fold, scores in enumerate(dices):
+        with Checkpoints(folder / f"fold_{fold}" / "checkpoints") as checkpoints:
+            for step, dice in enumerate(scores, start=1):
+                weight = {"kernel": np.full(2, 10 * fold + step, np.float32)}
+                state = {"params": weight, "batch_stats": {"mean": np.zeros(1, np.float32)}, "step": np.int32(step)}
+                checkpoints.save(step, state, {}, config, dice)
+
+
+def weights(stage):
+    return [float(variables["params"]["kernel"][0]) for variables in stage.variables]
+
+
+def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked_for(tmp_path):
+    saved = model("tumor").config
+    save_run(tmp_path, saved, [(0.4, 0.9, 0.5), (0.7, 0.2)])
+    asked = model("tumor", threshold=0.3, vote="majority").config
+    asked.window.batch_size = 5
+    (tmp_path / "config.json").write_text(recipe.to_json(asked))
+    loaded = load_cascade(tmp_path)
+    assert list(loaded) == ["tumor"] and weights(loaded["tumor"]) == [2, 11]
+    assert (loaded["tumor"].config.threshold, loaded["tumor"].config.vote) == (0.3, "majority")
+    assert loaded["tumor"].config.window.batch_size == 5
+    assert loaded["tumor"].config.patch_size == saved.patch_size
+    assert set(loaded["tumor"].variables[0]) == {"params", "batch_stats"}
+    assert weights(load_cascade(tmp_path, fold=1)["tumor"]) == [11]
+
+
+def test_a_missing_model_is_named_with_its_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/config.json is missing: this is not a run folder"):
+        load_cascade(tmp_path)
+    with pytest.raises(ModelMissing, match=f"{tmp_path} holds no trained model .*run --mode=train first"):
+        load_stage(tmp_path)
+    save_run(tmp_path, model("voi").config, [(0.4,)])
+    with pytest.raises(ModelMissing, match=f"{tmp_path}/fold_3/checkpoints holds no checkpoint: this fold has not"):
+        load_stage(tmp_path, [0, 3])
+    (tmp_path / "fold_1" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ModelMissing, match=f"{tmp_path}/fold_1/checkpoints holds no checkpoint"):
+        load_stage(tmp_path)

@@ -1,0 +1,236 @@
+"""Whole-volume evaluation: on cases the models never saw, scored as by hand, with rules in place of networks."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+import exact_models
+import tiny_lits
+from data_prep import layouts
+from exact_models import model, rule
+from raunet_jax import evaluation, scores
+from raunet_jax.report.page import write_report
+
+MARGIN = 2  # of tiny_lits.recipe
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny_lits.write(tmp_path_factory.mktemp("lits"))
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    exact_models.use_rules(monkeypatch)
+
+
+def use_models(monkeypatch, *stages, margin=MARGIN, **rules):
+    """Let the run's models follow rules; returns what was evaluated: (fold asked for, case) in order."""
+    loaded, evaluated = [], []
+
+    def load_cascade(workdir, config, fold):
+        loaded.append(fold)
+        return {stage: model(stage, rules.get(stage, rule((-2000, 2000))), box_margin=margin) for stage in stages}
+
+    def segment(volume, *arguments, **options):
+        evaluated.append((loaded[-1], volume.name))
+        return real(volume, *arguments, **options)
+
+    real = evaluation.segment
+    monkeypatch.setattr(evaluation, "load_cascade", load_cascade)
+    monkeypatch.setattr(evaluation, "segment", segment)
+    return evaluated
+
+
+def recipe(root, tmp_path, **fields):
+    """`folds` are those trained, and `data_folds` how many the cases are dealt into."""
+    data = {"folds": fields.pop("data_folds", 3), "test_cases": fields.pop("test_cases", 0)}
+    config = tiny_lits.recipe(root, tmp_path / "prepared", fields.pop("stage", "tumor"), (32, 32, 32), **data)
+    config.update({"folds": (0, 1, 2)} | fields)
+    return config
+
+
+def strict_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}, which JSON has not")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def split_names(config):
+    split = layouts.split_cases(layouts.find_cases(config), config)
+    return [case.name for case in split.test], [[case.name for case in fold] for fold in split.folds]
+
+
+@pytest.mark.parametrize("folds", [(0, 1, 2), (1,)])
+def test_each_case_is_segmented_by_the_one_model_that_never_saw_it(root, tmp_path, monkeypatch, folds):
+    evaluated = use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path, folds=folds)
+    summary, failed = evaluation.evaluate(config, tmp_path)
+    assert failed == []
+    _, parts = split_names(config)
+    for fold, name in evaluated:
+        trained_on = {case for other, part in enumerate(parts) if other != fold for case in part}
+        assert fold in folds and name not in trained_on
+    expected = sorted(name for fold in folds for name in parts[fold])
+    assert sorted(name for _, name in evaluated) == expected
+    assert sorted(case["case"] for case in summary["cases"]) == expected
+
+
+def test_test_cases_are_segmented_by_all_folds_together_and_nothing_else_is(root, tmp_path, monkeypatch):
+    evaluated = use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path, test_cases=2)
+    evaluation.evaluate(config, tmp_path)
+    test, parts = split_names(config)
+    assert evaluated == [(None, name) for name in test]
+    assert len(test) == 2 and not set(test) & {name for part in parts for name in part}
+
+
+def test_stage_coarse_is_evaluated_on_its_validation_cases(root, tmp_path, monkeypatch):
+    evaluated = use_models(monkeypatch, "coarse")
+    config = recipe(root, tmp_path, stage="coarse", folds=(0,))
+    evaluation.evaluate(config, tmp_path)
+    _, (_, validation) = split_names(config)
+    assert [name for _, name in evaluated] == validation and 0 < len(validation) < tiny_lits.CASES
+
+
+def labels_of(root, name):
+    return tiny_lits.read_zyx(root / f"{name.replace('volume', 'segmentation')}.nii.gz")
+
+
+def test_stage_tumor_alone_is_given_the_reference_liver(root, tmp_path, monkeypatch):
+    """A network that answers tumor everywhere then finds the whole liver, and nothing outside it."""
+    use_models(monkeypatch, "tumor")
+    summary, _ = evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+    assert len(summary["cases"]) == tiny_lits.CASES
+    for case in summary["cases"]:
+        labels = labels_of(root, case["case"])
+        liver, tumor = (labels > 0).sum(), (labels == 2).sum()
+        assert case["tumor"]["dice"] == pytest.approx(2 * tumor / (liver + tumor))
+        found = tiny_lits.read_zyx(tmp_path / "evaluation" / f"{case['case']}_seg.nii.gz")
+        np.testing.assert_array_equal(found, 2 * (labels > 0))
+
+
+def test_stage_voi_alone_is_given_the_box_around_the_reference_liver(root, tmp_path, monkeypatch):
+    use_models(monkeypatch, "voi")
+    summary, _ = evaluation.evaluate(recipe(root, tmp_path, stage="voi"), tmp_path)
+    for case in summary["cases"]:
+        labels = labels_of(root, case["case"])
+        # the block of tiny_lits, 6 x 18 x 22, and 2 voxels around it, clipped at the first and maybe the last slice
+        slices = min(labels.shape[0], 8 + MARGIN)
+        box = slices * (18 + 2 * MARGIN) * (22 + 2 * MARGIN)
+        assert case["liver"]["dice"] == pytest.approx(2 * (labels > 0).sum() / ((labels > 0).sum() + box))
+        record = strict_json(tmp_path / "evaluation" / f"{case['case']}.json")
+        assert record["box"] == {"start": [0, 8, 6], "stop": [slices, 30, 32]}
+
+
+def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, monkeypatch):
+    expected = {
+        "tumor": (["tumor", "tumor_burden", "detection"], ["liver"]),
+        "voi": (["liver"], ["tumor", "tumor_burden", "detection", "tumor_without_habits"]),
+    }
+    for stage, (known, unknown) in expected.items():
+        workdir = tmp_path / stage
+        use_models(monkeypatch, stage)
+        config = recipe(root, tmp_path, stage=stage, folds=(0,))
+        workdir.mkdir()
+        (workdir / "config.json").write_text(config.to_json())
+        summary, _ = evaluation.evaluate(config, workdir)
+        on_disk = strict_json(workdir / "scores.json")
+        assert on_disk == json.loads(json.dumps(summary))
+        for values in (on_disk, *on_disk["cases"]):
+            for name in unknown:
+                assert values.get(name) is None, name
+        for name in known:
+            assert on_disk[name] is not None, name
+        # All that shows scores has to live with that.
+        scores.print_tables(summary, Console(quiet=True))
+        assert write_report(workdir).is_file()
+        with (workdir / "scores.csv").open(newline="", encoding="utf-8") as file:
+            assert [row["case"] for row in csv.DictReader(file)] == [case["case"] for case in on_disk["cases"]]
+
+
+def test_the_whole_cascade_finds_a_perfect_answer_perfect(tmp_path, monkeypatch):
+    """Stored in several orientations, and with the spleen and the rib that only the right order of stages leaves out."""
+    hu, labels = exact_models.abdomen()
+    for number, orientation in enumerate(("LPS", "RAS", "PIR", "LAI")):
+        exact_models.write(tmp_path / "lits" / f"volume-{number}.nii.gz", hu, orientation)
+        exact_models.write(tmp_path / "lits" / f"segmentation-{number}.nii.gz", labels, orientation)
+    finds = {stage: rule(exact_models.FINDS[stage]) for stage in ("coarse", "voi", "tumor")}
+    use_models(monkeypatch, "coarse", "voi", "tumor", margin=10, **finds)
+    config = recipe(tmp_path / "lits", tmp_path, test_cases=2, data_folds=2, box_margin=10)
+    summary, failed = evaluation.evaluate(config, tmp_path)
+    assert failed == [] and len(summary["cases"]) == 2
+    assert summary["rule"] == "lits2017"
+    for organ in ("liver", "tumor"):
+        assert summary[organ]["dice_per_case"] == summary[organ]["dice_global"] == 1
+        assert summary[organ]["assd"] == 0
+    assert summary["detection"]["recall"] == summary["detection"]["precision"] == 1
+    for case in summary["cases"]:
+        folder = tmp_path / "evaluation"
+        reference = nib.load(tmp_path / "lits" / f"{case['case'].replace('volume', 'segmentation')}.nii.gz")
+        mask = nib.load(folder / f"{case['case']}_seg.nii.gz")
+        np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(reference.dataobj))
+        np.testing.assert_allclose(mask.affine, reference.affine)
+        record = strict_json(folder / f"{case['case']}.json")
+        assert record["images"] == [str(tmp_path / "lits" / f"{case['case']}.nii.gz")]
+        assert record["mask"] == reference.get_filename()
+        assert record["box"] == {"start": [0, 10, 6], "stop": [20, 42, 38]}
+        assert list(record["stages"]) == ["coarse", "voi", "tumor"]
+        assert record["seconds"] == pytest.approx(sum(record["stages"].values()))
+        for organ in ("liver", "tumor"):
+            assert nib.load(folder / f"{case['case']}_{organ}.nii.gz").get_data_dtype() == np.float32
+
+
+def test_a_case_that_cannot_be_read_is_reported_and_the_others_are_scored(tmp_path, monkeypatch, capsys):
+    root = tiny_lits.write(tmp_path / "lits", 4)
+    use_models(monkeypatch, "tumor")
+    cut = root / "segmentation-2.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:60])
+    summary, failed = evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+    assert sorted(case["case"] for case in summary["cases"]) == ["volume-0", "volume-1", "volume-3"]
+    (sentence,) = failed
+    assert sentence.startswith(f"volume-2: {cut}: the gzip ends early")
+    assert sentence in capsys.readouterr().err
+
+
+def test_when_no_case_can_be_scored_each_reason_is_given(tmp_path, monkeypatch):
+    root = tiny_lits.write(tmp_path / "lits", 3)
+    use_models(monkeypatch, "tumor")
+    for path in root.glob("segmentation-*"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="not one case could be scored:\n(volume-.*not a NIfTI file.*\n?){3}"):
+        evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_a_case_without_a_liver_is_scored_too(tmp_path, monkeypatch):
+    root = tiny_lits.write(tmp_path / "lits", 3)
+    mask = nib.load(root / "segmentation-1.nii.gz")
+    nib.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine).to_filename(root / "segmentation-1.nii.gz")
+    for stage in ("voi", "tumor"):
+        use_models(monkeypatch, stage)
+        summary, failed = evaluation.evaluate(recipe(root, tmp_path, stage=stage), tmp_path / stage)
+        assert failed == [] and len(summary["cases"]) == 3
+
+
+def test_the_brain_is_scored_by_its_own_rule(tmp_path, monkeypatch):
+    for number in range(3):
+        case = tmp_path / "brats" / f"Brats18_A{number}_1"
+        case.mkdir(parents=True)
+        labels = np.zeros((12, 14, 16), np.uint8)
+        labels[2:6, 3:7, 4:8], labels[3, 4, 5], labels[4, 4, 5] = 2, 1, 4
+        for modality in ("t1", "t1ce", "t2", "flair"):
+            image = np.where(labels > 0, 90, 0).astype(np.int16)
+            nib.Nifti1Image(image, np.eye(4)).to_filename(case / f"{case.name}_{modality}.nii.gz")
+        nib.Nifti1Image(labels, np.eye(4)).to_filename(case / f"{case.name}_seg.nii.gz")
+    use_models(monkeypatch, "brain", brain=rule((1, 32767)))
+    config = recipe(tmp_path / "brats", tmp_path, stage="brain")
+    config.data.source, config.data.modalities = "brats", ("t1", "t1ce", "t2", "flair")
+    summary, failed = evaluation.evaluate(config, tmp_path)
+    assert failed == [] and summary["rule"] == "brats" and len(summary["cases"]) == 3
+    assert summary["whole_tumor"] == {"dice": 1, "sensitivity": 1, "specificity": 1, "hausdorff95": 0}

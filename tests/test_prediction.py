@@ -1,0 +1,269 @@
+"""Which scans predict finds, what it writes of them, and that a bad one never stops the others."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from jax.errors import JaxRuntimeError
+
+import exact_models
+from exact_models import VOXEL_ML, model, models, rule
+from raunet_jax import prediction
+from raunet_jax.cascade import Segmentation
+from raunet_jax.prediction import Input, find_inputs, predict, read_input, summarise
+from raunet_jax.volume import VolumeError, read_nifti, write_nifti
+
+CT = {"coarse": None}
+BRAIN = {"brain": model("brain")}
+LIVER_ML = 8 * 12 * 12 * VOXEL_ML  # the tumors are part of the liver
+TUMOR_ML = (2 * 2 * 2 + 1 * 2 * 4) * VOXEL_ML
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    exact_models.use_rules(monkeypatch)
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def touch_dicom(folder):
+    folder.mkdir(parents=True)
+    (folder / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    return folder
+
+
+def names(paths, cascade=CT):
+    found, failed = find_inputs(paths, cascade)
+    assert failed == []
+    return [scan.name for scan in found]
+
+
+def test_a_file_is_a_scan_whatever_its_name(tmp_path):
+    touch(tmp_path, "one.nii.gz", "two.nii", "three_seg.nii.gz", "four")
+    paths = [tmp_path / name for name in ("one.nii.gz", "two.nii", "three_seg.nii.gz", "four")]
+    found, failed = find_inputs(paths, CT)
+    assert failed == []
+    assert found == [
+        Input(name, (path,)) for name, path in zip(("one", "two", "three_seg", "four"), paths, strict=True)
+    ]
+
+
+def test_a_folder_gives_its_nifti_files_at_any_depth_without_masks_and_hidden_files(tmp_path):
+    scans = ("b.nii", "a.nii.gz", "deep/er/volume-3.nii")
+    others = ("volume-3_seg.nii.gz", "a_liver.nii.gz", "a_tumor.nii.gz", "a_brain.nii.gz", "segmentation-3.nii")
+    touch(tmp_path, *scans, *others, "notes.txt", "summary.json", "._a.nii.gz", ".trash/c.nii.gz")
+    assert names([tmp_path]) == ["a", "b", "volume-3"]
+
+
+def test_a_dicom_folder_is_one_scan_and_nested_series_are_one_each(tmp_path):
+    touch_dicom(tmp_path / "patients" / "anna" / "portal")
+    touch_dicom(tmp_path / "patients" / "anna" / "native")
+    touch_dicom(tmp_path / "patients" / "bert")
+    touch(tmp_path, "patients/anna/DICOMDIR", "patients/carl.nii.gz")
+    assert names([tmp_path / "patients" / "bert"]) == ["bert"]
+    found, _ = find_inputs([tmp_path / "patients"], CT)
+    assert [scan.name for scan in found] == ["native", "portal", "bert", "carl"]
+    assert found[0].images == (tmp_path / "patients" / "anna" / "native",)
+
+
+def test_a_missing_path_and_an_empty_folder_are_failures_and_the_rest_goes_on(tmp_path):
+    touch(tmp_path, "good.nii.gz")
+    (tmp_path / "empty").mkdir()
+    found, failed = find_inputs([tmp_path / "gone", tmp_path / "empty", tmp_path / "good.nii.gz"], CT)
+    assert [scan.name for scan in found] == ["good"]
+    assert [failure["input"] for failure in failed] == [str(tmp_path / "gone"), str(tmp_path / "empty")]
+    assert failed[0]["reason"] == f"{tmp_path}/gone does not exist; give a NIfTI file or a folder"
+    assert (
+        failed[1]["reason"] == f"{tmp_path}/empty holds no scan; looked for a NIfTI file or DICOM series at any depth"
+    )
+
+
+def test_scans_of_one_name_are_told_apart(tmp_path):
+    touch(tmp_path, "a/ct.nii.gz", "b/ct.nii.gz", "c/ct-2.nii.gz", "d/ct.nii")
+    found, _ = find_inputs([tmp_path], CT)
+    assert len({scan.name for scan in found}) == 4
+    assert [scan.name for scan in found][:2] == ["ct", "ct-2"]
+    assert {scan.images[0] for scan in found} == {path for path in tmp_path.glob("?/*")}
+
+
+def touch_head(root, case, *modalities):
+    return touch(root, *(f"{case}/{case}_{modality}.nii.gz" for modality in modalities))
+
+
+def test_brats_case_folders_give_the_modalities_in_the_recipes_order(tmp_path):
+    touch_head(tmp_path / "HGG", "Brats18_A_1", "flair", "seg", "t1", "t1ce", "t2")
+    touch_head(tmp_path / "LGG", "Brats18_B_1", "flair", "t1", "t1ce", "t2")
+    assert names([tmp_path], BRAIN) == ["Brats18_A_1", "Brats18_B_1"]
+    found, _ = find_inputs([tmp_path / "LGG" / "Brats18_B_1"], BRAIN)
+    assert [path.name for path in found[0].images] == [
+        f"Brats18_B_1_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")
+    ]
+
+
+def test_what_is_no_brats_case_is_said_so(tmp_path):
+    touch_head(tmp_path / "cases", "A", "t1", "t1ce", "t2")
+    touch(tmp_path, "other/scan.nii.gz")
+    paths = [tmp_path / "cases", tmp_path / "other", tmp_path / "other" / "scan.nii.gz"]
+    found, failed = find_inputs(paths, BRAIN)
+    assert found == []
+    lacks, nothing, single = (failure["reason"] for failure in failed)
+    assert f"{tmp_path}/cases/A lacks A_flair.nii[.gz]" in lacks
+    assert f"{tmp_path}/other holds no scan; looked for a BraTS case (CASE_t1.nii.gz …) at any depth" in nothing
+    assert "scan.nii.gz is one file; give the folder that holds t1, t1ce, t2, flair of a case" in single
+
+
+def test_a_scan_goes_by_the_name_of_its_mask(tmp_path):
+    path = exact_models.write(tmp_path / "ct.nii.gz", exact_models.abdomen()[0])
+    assert read_input(Input("ct-2", (path,)), "ct").name == "ct-2"
+    with pytest.raises(VolumeError, match="nothing.nii: cannot be read"):
+        read_input(Input("nothing", (tmp_path / "nothing.nii",)), "ct")
+
+
+def found_labels(labels, *probabilities):
+    return Segmentation(labels, {name: labels.astype(np.float32) for name in probabilities}, None)
+
+
+def test_volumes_counts_and_burden_are_those_counted_by_hand(tmp_path):
+    hu, labels = exact_models.abdomen()
+    scan = exact_models.scan(tmp_path, hu)
+    summary = summarise(found_labels(labels, "liver", "tumor"), scan)
+    assert summary == {
+        "liver_ml": pytest.approx(LIVER_ML, abs=1e-3),
+        "tumor_ml": pytest.approx(TUMOR_ML, abs=1e-3),
+        "tumor_count": 2,
+        "tumor_burden": pytest.approx(16 / 1152),
+    }
+    # Lesions that touch at a corner are one.
+    touching = np.zeros_like(labels)
+    touching[1, 1, 1] = touching[2, 2, 2] = touching[4, 4, 4] = 2
+    assert summarise(found_labels(touching, "liver", "tumor"), scan)["tumor_count"] == 2
+    # Without a tumor stage nothing is known of tumors; without a liver there is none.
+    assert set(summarise(found_labels(np.minimum(labels, 1), "liver"), scan)) == {"liver_ml"}
+    empty = summarise(found_labels(np.zeros_like(labels), "liver"), scan)
+    assert empty == {"liver_ml": 0, "tumor_ml": 0, "tumor_count": 0, "tumor_burden": None}
+    assert summarise(found_labels(np.minimum(labels, 1), "brain"), scan) == {
+        "whole_tumor_ml": pytest.approx(LIVER_ML, abs=1e-3)
+    }
+
+
+def strict_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}, which JSON has not")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two good scans, one without a liver, and one whose file ends early."""
+    hu, _ = exact_models.abdomen()
+    folder = tmp_path / "scans"
+    exact_models.write(folder / "a.nii.gz", hu, "LPS")
+    exact_models.write(folder / "c.nii", hu, "PIR")
+    exact_models.write(folder / "d-empty.nii.gz", np.full(hu.shape, exact_models.BODY, np.int16))
+    whole = (folder / "a.nii.gz").read_bytes()
+    (folder / "b-cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_a_truncated_file_among_good_ones_is_listed_and_the_others_are_segmented(tmp_path, scans, capsys):
+    output = tmp_path / "out"
+    returned = predict(models(), [scans], output, probabilities=True)
+    summary = strict_json(output / "summary.json")
+    assert summary == json.loads(json.dumps(returned))
+
+    assert [case["case"] for case in summary["cases"]] == ["a", "c", "d-empty"]
+    (failure,) = summary["failed"]
+    assert failure["input"] == str(scans / "b-cut.nii.gz")
+    assert "b-cut.nii.gz: the gzip ends early" in failure["reason"]
+    assert "b-cut.nii.gz: the gzip ends early" in capsys.readouterr().err
+
+    for case, (name, orientation) in zip(summary["cases"], (("a.nii.gz", "LPS"), ("c.nii", "PIR")), strict=False):
+        assert case["input"] == str(scans / name) and case["images"] == [str(scans / name)]
+        assert case["liver_ml"] == pytest.approx(LIVER_ML, abs=1e-3)
+        assert case["tumor_ml"] == pytest.approx(TUMOR_ML, abs=1e-3)
+        assert (case["tumor_count"], case["warnings"]) == (2, [])
+        assert case["box"] == {"start": [0, 10, 6], "stop": [20, 42, 38]}
+        scan, mask = nib.load(scans / name), nib.load(case["mask"])
+        assert mask.shape == scan.shape and mask.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(mask.affine, scan.affine)
+        assert "".join(nib.aff2axcodes(mask.affine)) == orientation
+        in_memory = read_nifti(case["mask"], "ct").voxels[..., 0]
+        np.testing.assert_array_equal(in_memory, exact_models.abdomen()[1])
+
+    empty = summary["cases"][2]
+    assert (empty["liver_ml"], empty["tumor_ml"], empty["tumor_burden"]) == (0, 0, None)
+    assert empty["warnings"][-1] == "d-empty: no liver found; the mask is empty"
+    assert not np.asarray(nib.load(empty["mask"]).dataobj).any()
+
+    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["a", "c", "d-empty"]
+    assert float(rows[0]["tumor_ml"]) == summary["cases"][0]["tumor_ml"]
+    assert rows[2]["tumor_burden"] == "" and "no liver found" in rows[2]["warnings"]
+
+    probability = nib.load(output / "a_tumor.nii.gz")
+    assert probability.get_data_dtype() == np.float32
+    assert (np.asarray(probability.dataobj) == 1).sum() == 16 + 2 * 2 * 2  # the rib, which is no liver, included
+    assert {path.name for path in output.glob("a*")} == {"a_seg.nii.gz", "a_liver.nii.gz", "a_tumor.nii.gz", "a.png"}
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert "b-cut.nii.gz" in page and "data:image/png;base64," in page
+    assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []  # nothing half-written
+
+
+def test_a_second_prediction_does_not_take_the_firsts_masks_for_scans(tmp_path, scans):
+    (scans / "b-cut.nii.gz").unlink()
+    first = predict(models(), [scans], scans, probabilities=True)
+    again = predict(models(), [scans], scans)
+    assert [case["case"] for case in again["cases"]] == [case["case"] for case in first["cases"]]
+    assert again["failed"] == []
+
+
+def test_a_scan_too_big_for_the_device_fails_alone(tmp_path, scans, monkeypatch):
+    (scans / "b-cut.nii.gz").unlink()
+    segment = prediction.segment
+
+    def run_out_of_memory(volume, *arguments, **options):
+        if volume.name == "a":
+            raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return segment(volume, *arguments, **options)
+
+    monkeypatch.setattr(prediction, "segment", run_out_of_memory)
+    summary = predict(models(), [scans], tmp_path / "out")
+    assert [case["case"] for case in summary["cases"]] == ["c", "d-empty"]
+    assert summary["failed"] == [
+        {"input": str(scans / "a.nii.gz"), "reason": "RESOURCE_EXHAUSTED: Out of memory"},
+    ]
+
+
+def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
+    summary = predict(models(), [tmp_path / "nowhere"], tmp_path / "out")
+    assert summary["cases"] == [] and len(summary["failed"]) == 1
+    assert strict_json(tmp_path / "out" / "summary.json") == summary
+    assert "nowhere does not exist" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_head_is_segmented_from_its_case_folder(tmp_path):
+    case = tmp_path / "Brats18_A_1"
+    marks = {"t1": (2, 3, 4), "t1ce": (5, 6, 7), "t2": (2, 3, 5), "flair": (9, 9, 9)}
+    for modality, (z, y, x) in marks.items():
+        values = np.zeros((12, 14, 16), np.float32)
+        values[z, y, x] = 90.0
+        write_nifti(case / f"{case.name}_{modality}.nii.gz", values, np.eye(4), "LPS")
+    brain = {"brain": model("brain", rule((1, 32767)))}
+    summary = predict(brain, [tmp_path], tmp_path / "out", probabilities=True)
+    assert summary["failed"] == []
+    (head,) = summary["cases"]
+    assert head["case"] == case.name and head["whole_tumor_ml"] == 0.004
+    assert len(head["images"]) == 4
+    found = read_nifti(head["mask"], "ct").voxels[..., 0]
+    assert {tuple(place) for place in np.argwhere(found)} == set(marks.values())
+    assert (tmp_path / "out" / f"{case.name}_brain.nii.gz").is_file()
