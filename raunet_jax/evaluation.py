@@ -58,6 +58,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> tuple[dict, list[str]
         for beginning in _unseen(set(models)):
             for values in (summary, *summary["cases"]):
                 values |= {name: None for name in values if name.startswith(beginning)}
+    summary["source"] = last.data.source
     scores.write_scores(workdir / "scores.json", summary)
     return summary, failed
 

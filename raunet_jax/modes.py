@@ -72,14 +72,13 @@ def train(request: Request) -> int:
     """Train every fold of every stage; a cascade is then evaluated. Case failures along the way make the status 1."""
     config, run = request.recipe, request.run
     cascade = "stages" in config
-    files.write_text(run / "config.json", recipe.to_json(config) + "\n")
     failed: list[str] = []
     for name, stage in recipe.stages_of(config).items():
         place = run / name if cascade else run
         patches = patch_dataset.prepare(stage)
         failed += [f"{case}: {reason}" for case, reason in patches.failed]
-        if cascade:
-            files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
+        files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
+        files.write_text(run / "config.json", recipe.to_json(config) + "\n")
         with training.stop_requests() as asked:
             for fold in stage.folds:
                 training.train_fold(stage, patches.folder, place / f"fold_{fold}", fold, asked)

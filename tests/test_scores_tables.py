@@ -48,6 +48,16 @@ def test_the_papers_rows_stand_beside_ours_with_their_source_and_the_empty_mask_
     assert "without" in text and "recall" in text
 
 
+def test_drawn_phantoms_are_called_so_and_are_no_external_test():
+    text = printed(liver_scores() | {"source": "phantom"})
+    assert "ours (2 drawn cases)" in text and "3DIRCADb" not in text
+
+
+def test_an_organ_without_scores_has_no_table():
+    text = printed(liver_scores() | {"tumor": None, "tumor_without_habits": None, "detection": None})
+    assert "Kaluva" in text and "Tumor" not in text and "recall" not in text
+
+
 def test_brain_scores_print_their_own_table():
     text = printed(brain_scores())
     assert "ours (1 case)" in text and "Table IX" in text and "373.13" in text and "5.872" in text

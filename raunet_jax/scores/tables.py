@@ -100,10 +100,12 @@ class Comparison:
 def comparison_tables(scores: dict) -> list[Comparison]:
     """Return our rows beside the paper's for the dict that `summarise_liver` or `summarise_brain` made.
 
-    An organ whose scores are None, because the run has no stage for it, has no table.
+    An organ whose scores are None, because the run has no stage for it, has no table. `source` in `scores`, the
+    recipe's data source where it is known, marks rows of drawn phantoms, which no published row compares with.
     """
     number = len(scores["cases"])
-    ours = f"ours ({number} case{'' if number == 1 else 's'})"
+    drawn = "drawn " if scores.get("source") == "phantom" else ""
+    ours = f"ours ({number} {drawn}case{'' if number == 1 else 's'})"
     if scores["rule"] == "brats":
         columns, values = tuple(BRAIN_COLUMNS), scores["whole_tumor"]
         row = (ours, *(values[key] for key in BRAIN_COLUMNS.values()))
@@ -121,11 +123,13 @@ def comparison_tables(scores: dict) -> list[Comparison]:
     if scores["liver"]:
         rows, note = (row(ours, "liver"),), f"{LIVER_RULE} {IRCAD_SLIP}"
         tables.append(Comparison("Liver", test, columns, rows, (*LITS_LIVER, NNUNET_LIVER), LIVER_RULE))
-        tables.append(Comparison("Liver, external test", external, columns, rows, IRCAD_LIVER, note))
+        if not drawn:
+            tables.append(Comparison("Liver, external test", external, columns, rows, IRCAD_LIVER, note))
     if scores["tumor"]:
         rows = (row(ours, "tumor"), row("ours, without LiTS's habits", "tumor_without_habits"))
         tables.append(Comparison("Tumor", test, columns, rows, (*LITS_TUMOR, NNUNET_TUMOR), TUMOR_RULE))
-        tables.append(Comparison("Tumor, external test", external, columns, rows, IRCAD_TUMOR, TUMOR_RULE))
+        if not drawn:
+            tables.append(Comparison("Tumor, external test", external, columns, rows, IRCAD_TUMOR, TUMOR_RULE))
     return tables
 
 
