@@ -162,8 +162,8 @@ class FoldRun:
 def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int, asked: list[int]) -> None:
     """Train the recipe's network on all folds but `fold`, from the newest checkpoint in `run` if there is one.
 
-    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss or a weight
-    is not finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
+    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss or a
+    weight is not finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
     """
     training = FoldRun(config, patch_set, run, fold)
     last_step = config.epochs * training.epoch_steps
@@ -180,8 +180,8 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
             progress(title, last_step, training.step) as bar,
         ):
             note, pending = "", None
-            begin = saved = time.monotonic() - training.seconds
-            epoch_begin, epoch_patches = time.monotonic(), 0
+            saved = epoch_begin = time.monotonic()
+            begin, epoch_patches = saved - training.seconds, 0
             while training.step < last_step:
                 batch = next(training.loader)
                 training.state, metrics = train_step(training.state, split_over_devices(batch))

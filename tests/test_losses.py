@@ -41,6 +41,19 @@ def test_gradient_is_that_of_finite_differences():
         np.testing.assert_allclose(gradient[index], (above - below) / (2 * step), atol=1e-3)
 
 
+def test_on_a_mapped_axis_loss_and_gradient_are_those_of_the_whole_batch():
+    for per_sample in (False, True):
+
+        def of_parts(probabilities, per_sample=per_sample):
+            each = jax.vmap(lambda s, g: dice_loss(s, g, per_sample, "devices"), axis_name="devices")
+            return each(probabilities, MASK[:, None])  # a patch a device
+
+        losses = of_parts(PROBABILITIES[:, None])
+        np.testing.assert_allclose(losses, np.full(2, dice_loss(PROBABILITIES, MASK, per_sample)), rtol=1e-6)
+        gradient = jax.grad(lambda s: of_parts(s).mean())(PROBABILITIES[:, None])
+        np.testing.assert_allclose(gradient[:, 0], jax.grad(dice_loss)(PROBABILITIES, MASK, per_sample), rtol=1e-5)
+
+
 def test_overlap_counts_a_patch():
     counts = overlap_counts((PROBABILITIES > 0.4).astype(jnp.float32), MASK)
     np.testing.assert_array_equal(counts, [[1, 2, 1], [1, 1, 1]])  # both, predicted, reference

@@ -10,27 +10,20 @@ import numpy as np
 import pytest
 
 from configs import common
+from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.step import TrainState, end_epoch, make_state, plateau
+from raunet_jax.step import (
+    AXIS,
+    TrainState,
+    end_epoch,
+    make_state,
+    make_train_step,
+    plateau,
+    replicate,
+    split_over_devices,
+)
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-
-STEP = """
-import sys
-import jax, numpy as np
-from flax.traverse_util import flatten_dict
-from tests_step import recipe, batch
-from raunet_jax.networks.raunet import make_network
-from raunet_jax.step import AXIS, make_state, make_train_step, split_over_devices
-
-config = recipe()
-state = make_state(make_network(config, AXIS), config)
-step = make_train_step(make_network(config, AXIS), config.learning_rate, False)
-state, metrics = step(state, split_over_devices(batch()))
-kept = {"params": state.params, "batch_stats": state.batch_stats, "moments": state.optimizer[0].mu}
-flat = flatten_dict(kept, sep="/")
-np.savez(sys.argv[1], devices=jax.device_count(), loss=metrics["loss"], step=state.step, **flat)
-"""
+TESTS = pathlib.Path(__file__).resolve().parent
 
 
 def recipe():
@@ -47,22 +40,54 @@ def batch():
     return {"image": image, "mask": (image > 100).astype(np.uint8), "low": low, "high": high, "case": list("abcd")}
 
 
+def begin():
+    return jax.device_get(make_state(make_network(recipe(), AXIS), recipe()))
+
+
+def take_step(state):
+    """State and metrics after one step from a state in host memory, which is left as it is."""
+    step = make_train_step(make_network(recipe(), AXIS), recipe().learning_rate, False)
+    return jax.device_get(step(replicate(jax.tree.map(np.array, state)), split_over_devices(batch())))
+
+
+def by_name(state, metrics):
+    """What a step leaves, each array by its name, and the number of devices that took the step."""
+    kept = {"params": state.params, "batch_stats": state.batch_stats, "moments": state.optimizer[0].mu}
+    kept |= {"loss": metrics["loss"], "step": state.step, "devices": jax.device_count()}
+    leaves = jax.tree_util.tree_leaves_with_path(kept)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+ON_DEVICES = """
+import sys
+import numpy as np
+from test_step import begin, by_name, take_step
+
+np.savez(sys.argv[1], **by_name(*take_step(begin())))
+"""
+
+
 @pytest.fixture(scope="module")
-def after_a_step(tmp_path_factory):
-    """What a step leaves in a process of its own, by the number of devices."""
-    folder = tmp_path_factory.mktemp("step")
-    (folder / "tests_step.py").write_text(pathlib.Path(__file__).read_text())
-    (folder / "step.py").write_text(STEP)
+def start():
+    return begin()
+
+
+@pytest.fixture(scope="module")
+def after_a_step(start, tmp_path_factory):
+    """What a step leaves by the number of CPU devices, which a process can choose only as it starts."""
     left = {}
 
     def run(devices):
+        if devices not in left and (jax.default_backend(), jax.device_count()) == ("cpu", devices):
+            left[devices] = by_name(*take_step(start))
         if devices not in left:
-            out = folder / f"{devices}.npz"
+            out = tmp_path_factory.mktemp("step") / "left.npz"
             environment = os.environ | {
+                "JAX_PLATFORMS": "cpu",
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                "PYTHONPATH": str(REPOSITORY),
+                "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))),
             }
-            subprocess.run([sys.executable, folder / "step.py", out], env=environment, check=True)
+            subprocess.run([sys.executable, "-c", ON_DEVICES, out], env=environment, check=True)
             left[devices] = dict(np.load(out))
         return dict(left[devices])
 
@@ -85,26 +110,50 @@ def test_a_step_on_two_devices_equals_a_step_on_one(after_a_step):
         np.testing.assert_allclose(moment, two[name], atol=2e-4, err_msg=name)  # a tenth of the gradient, up to 1
 
 
-def test_a_step_moves_each_parameter_by_the_learning_rate_and_counts_itself(after_a_step):
+def test_a_step_moves_each_parameter_by_the_learning_rate_and_counts_itself(start, after_a_step):
     after = after_a_step(1)
-    before = make_state(make_network(recipe()), recipe())
-    moved = after["params/Conv3/kernel"] - np.asarray(before.params["Conv3"]["kernel"])
+    moved = after["params/Conv3/kernel"] - start.params["Conv3"]["kernel"]
     expected = -1e-3 * np.sign(after["moments/Conv3/kernel"])  # bias-corrected Adam: m / sqrt(v) = sign at step 1
     np.testing.assert_allclose(moved, expected, rtol=2e-3, atol=1e-7)
     assert after["step"] == 1 and 0 < after["loss"] < 1
 
 
-def test_batch_statistics_move_by_one_minus_the_momentum(after_a_step):
+def test_batch_statistics_move_by_one_minus_the_momentum(start, after_a_step):
     after = after_a_step(1)
     # from mean 0 and variance 1: .99 * 0 + .01 * mean of the batch, .99 * 1 + .01 * its variance
     variance = after["batch_stats/Conv1_norm/var"]
     assert ((variance >= 0.99) & (variance < 1.5)).all() and (variance != 1).any()
     image = np.clip(batch()["image"].astype(np.float64), -100, 200)
     image = (image + 100) / 300
-    kernel = np.asarray(make_state(make_network(recipe()), recipe()).params["Conv1"]["kernel"], np.float64)
+    kernel = start.params["Conv1"]["kernel"].astype(np.float64)
     padded = np.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)])
     conv = sum(padded[:, y : y + 32, x : x + 32] @ kernel[y, x] for y in range(3) for x in range(3))
     np.testing.assert_allclose(after["batch_stats/Conv1_norm/mean"], 0.01 * conv.mean((0, 1, 2)), atol=1e-6)
+
+
+def test_the_loss_falls_along_the_gradient_as_the_gradient_says(start):
+    state, _ = take_step(start)
+    gradient = jax.tree.map(lambda moment: 10 * moment, state.optimizer[0].mu)  # Adam's first moment is a tenth of it
+    # Conv1 stays: moving it changes, at thousands of voxels, which one max pooling takes, and the loss has a kink there.
+    gradient["Conv1"] = jax.tree.map(np.zeros_like, gradient["Conv1"])
+    length = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient)))
+    reach = 1e-4
+
+    def loss(distance):
+        params = jax.tree.map(lambda leaf, slope: leaf + distance / length * slope, start.params, gradient)
+        return float(take_step(start.replace(params=params))[1]["loss"])
+
+    assert (loss(reach) - loss(-reach)) / (2 * reach) == pytest.approx(length, rel=0.02)
+
+
+def test_the_plateaus_scale_is_that_of_the_step(start):
+    slow = start.replace(plateau=start.plateau._replace(scale=np.float32(0.1)))
+    moves = []
+    for state, rate in ((start, 1e-3), (slow, 1e-4)):
+        after, metrics = take_step(state)
+        assert metrics["learning_rate"] == pytest.approx(rate)
+        moves.append(after.params["Conv3"]["kernel"] - state.params["Conv3"]["kernel"])
+    np.testing.assert_allclose(moves[0], 10 * moves[1], atol=2e-6)
 
 
 def test_the_learning_rate_falls_by_ten_after_patience_epochs_without_a_better_loss():
@@ -117,3 +166,17 @@ def test_the_learning_rate_falls_by_ten_after_patience_epochs_without_a_better_l
         scales.append(round(float(jax.device_get(state.plateau.scale)), 6))
     # 0.79995 is no better by 1e-4; the third epoch without a better loss lowers the rate
     assert scales == [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01]
+
+
+def test_the_plateau_goes_on_counting_after_a_restore(tmp_path):
+    config = recipe()
+    config.plateau_patience = 3
+    state = TrainState(0, {"kernel": np.zeros(2, np.float32)}, {}, {}, plateau(3).init({}))
+    for loss in (0.8, 0.8, 0.8):
+        state = end_epoch(state, config, loss)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {}, config, None)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(1, state)
+    assert float(restored.plateau.scale) == 1
+    assert float(end_epoch(restored, config, 0.8).plateau.scale) == pytest.approx(0.1)
