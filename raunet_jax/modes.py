@@ -72,9 +72,15 @@ def train(request: Request) -> int:
     """Train every fold of every stage; a cascade is then evaluated. Case failures along the way make the status 1."""
     config, run = request.recipe, request.run
     cascade = "stages" in config
+    places = {name: run / name if cascade else run for name in recipe.stages_of(config)}
+    for name, stage in recipe.stages_of(config).items():  # before anything is written over what is there
+        for fold in stage.folds:
+            begun = places[name] / f"fold_{fold}" / "config.json"
+            if begun.is_file():
+                training.check_same_recipe(begun.parent, recipe.load(begun), stage)
     failed: list[str] = []
     for name, stage in recipe.stages_of(config).items():
-        place = run / name if cascade else run
+        place = places[name]
         patches = patch_dataset.prepare(stage)
         failed += [f"{case}: {reason}" for case, reason in patches.failed]
         files.write_text(place / "config.json", recipe.to_json(stage) + "\n")

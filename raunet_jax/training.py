@@ -90,6 +90,15 @@ class MetricsLog:
         self._board.close()
 
 
+def check_same_recipe(run: pathlib.Path, begun: ConfigDict, config: ConfigDict) -> None:
+    """Raise TrainingError when `run`, begun with one recipe, cannot go on with `config`."""
+    changed = recipe.differences(begun, config)
+    if changed:
+        raise TrainingError(
+            f"{run} was begun with another recipe (there, here): {'; '.join(changed)}. Name another --workdir"
+        )
+
+
 class FoldRun:
     """One fold's training in `run`: the state, the loop's place, and the means to save both and go on from them."""
 
@@ -112,11 +121,7 @@ class FoldRun:
         newest = self.checkpoints.newest_step()
         if newest is None:
             return
-        changed = recipe.differences(self.checkpoints.recipe(newest), self.config)
-        if changed:
-            raise TrainingError(
-                f"{self.run} was begun with another recipe (there, here): {'; '.join(changed)}. Name another --workdir"
-            )
+        check_same_recipe(self.run, self.checkpoints.recipe(newest), self.config)
         state, loop = self.checkpoints.restore(newest, self.state)
         self.state = replicate(state)
         self.step, self.losses, self.seconds = newest, loop["losses"], loop["seconds"]

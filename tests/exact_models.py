@@ -19,7 +19,7 @@ NOTHING = (5000, 6000)
 SPACING_XYZ = (0.5, 2.0, 4.0)
 VOXEL_ML = 0.5 * 2 * 4 / 1000
 
-# 64 x 64 pixels are halved for stage coarse and the box is 32 x 32 with its margin of 10: on even pixels both are exact.
+# Stage coarse halves the 64 x 64 pixels; the box with its margin of 10 is 32 x 32: on even pixels both are exact.
 SHAPE = (20, 64, 64)
 LIVER_BOX = np.s_[6:14, 20:32, 16:28]
 VOI = Box((0, 10, 6), (20, 42, 38))

@@ -155,7 +155,7 @@ def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, m
 
 
 def test_the_whole_cascade_finds_a_perfect_answer_perfect(tmp_path, monkeypatch):
-    """Stored in several orientations, and with the spleen and the rib that only the right order of stages leaves out."""
+    """In several orientations, and with the spleen and the rib that only the right order of stages leaves out."""
     hu, labels = exact_models.abdomen()
     for number, orientation in enumerate(("LPS", "RAS", "PIR", "LAI")):
         exact_models.write(tmp_path / "lits" / f"volume-{number}.nii.gz", hu, orientation)

@@ -134,16 +134,16 @@ def test_batch_statistics_move_by_one_minus_the_momentum(start, after_a_step):
 def test_the_loss_falls_along_the_gradient_as_the_gradient_says(start):
     state, _ = take_step(start)
     gradient = jax.tree.map(lambda moment: 10 * moment, state.optimizer[0].mu)  # Adam's first moment is a tenth of it
-    # Conv1 stays: moving it changes, at thousands of voxels, which one max pooling takes, and the loss has a kink there.
+    # Conv1 stays: moving it changes at thousands of voxels which one max pooling takes, where the loss has a kink.
     gradient["Conv1"] = jax.tree.map(np.zeros_like, gradient["Conv1"])
     length = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient)))
-    reach = 1e-4
+    reach = 5e-5  # in float64 the two agree to 1e-8 at reach 1e-7; float32 needs a longer one, and a tolerance
 
     def loss(distance):
         params = jax.tree.map(lambda leaf, slope: leaf + distance / length * slope, start.params, gradient)
         return float(take_step(start.replace(params=params))[1]["loss"])
 
-    assert (loss(reach) - loss(-reach)) / (2 * reach) == pytest.approx(length, rel=0.02)
+    assert (loss(reach) - loss(-reach)) / (2 * reach) == pytest.approx(length, rel=0.03)
 
 
 def test_the_plateaus_scale_is_that_of_the_step(start):

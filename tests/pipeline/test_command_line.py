@@ -1,4 +1,4 @@
-"""The commands that README.md names, as a user types them: one small cascade is trained, and all else is done with it."""
+"""The commands that README.md names, as a user types them: one small cascade is trained, and all else uses it."""
 
 import json
 import os
