@@ -82,6 +82,13 @@ def damaged(folder: Path) -> list[str]:
     return [line["shard"] for line in lines if line.get("records") and not intact(folder / line["shard"], line)]
 
 
+class LocalInfo(tfds.core.DatasetInfo):
+    """Of a data set that is nobody's but the user's."""
+
+    def initialize_from_bucket(self):
+        """TFDS would look for a published copy, and leave an empty folder in the temporary one for each look."""
+
+
 class RaunetPatches(tfds.core.GeneratorBasedBuilder):
     """The TFDS side of a build: names, features and splits; the shards are written by `cutting.cut_all`."""
 
@@ -93,8 +100,8 @@ class RaunetPatches(tfds.core.GeneratorBasedBuilder):
         builder_config = tfds.core.BuilderConfig(name=key, description=json.dumps(_recipe(config)))
         super().__init__(data_dir=prepared, config=builder_config, file_format="array_record")
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, features=features(self._recipe), disable_shuffling=True)
+    def _info(self) -> LocalInfo:
+        return LocalInfo(builder=self, features=features(self._recipe), disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {split: [job for job in self._jobs if job.split == split] for split in split_names(self._recipe)}
