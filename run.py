@@ -31,8 +31,11 @@ flags.DEFINE_string("compare", "", "inspect: another run folder; says what diffe
 flags.DEFINE_bool("json", False, "inspect: print JSON")
 
 
-def main(_) -> int:
+def main(arguments) -> int:
     given = flags.FLAGS
+    if arguments[1:]:
+        print(f"error: {' '.join(arguments[1:])} belongs to no flag; write --input before each scan", file=sys.stderr)
+        return 1
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and TFDS report each step of theirs at INFO
     from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
 
@@ -47,7 +50,7 @@ def main(_) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130
-    except (OSError, ValueError, training.TrainingError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # JAX: out of device memory
         print(f"error: {error}", file=sys.stderr)
         return 1
 

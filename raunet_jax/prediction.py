@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import json
 import math
 import pathlib
 import time
@@ -138,6 +139,7 @@ def predict(
     last = list(models.values())[-1].config
     kind = "mr" if last.stage == "brain" else "ct"
     summary = {"cases": [], "failed": failed}
+    own = _written_before(output)
     with progress("predict", len(scans)) as bar:
         for scan in scans:
 
@@ -152,10 +154,12 @@ def predict(
                 return advance
 
             begin = time.monotonic()
+            mask = output / f"{scan.name}_seg.nii.gz"
             try:
+                if mask.exists() and str(mask.absolute()) not in own:
+                    raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
                 volume = read_input(scan, kind)
                 found = segment(volume, models, announce=announce)
-                mask = output / f"{scan.name}_seg.nii.gz"
                 write_mask(mask, found.labels, volume)
                 for name, values in found.probabilities.items() if probabilities else ():
                     write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
@@ -182,6 +186,12 @@ def predict(
     _write_summary(output, summary)
     write_prediction_page(output, Look(kind, window_hu=tuple(last.window_hu), modalities=tuple(last.data.modalities)))
     return summary
+
+
+def _written_before(output: pathlib.Path) -> set[str]:
+    """The masks that an earlier prediction wrote into `output`: these may be replaced, a user's own may not."""
+    path = output / "summary.json"
+    return {case["mask"] for case in json.loads(path.read_text())["cases"]} if path.is_file() else set()
 
 
 def _write_summary(output: pathlib.Path, summary: dict) -> None:

@@ -227,6 +227,16 @@ def test_a_second_prediction_does_not_take_the_firsts_masks_for_scans(tmp_path, 
     assert again["failed"] == []
 
 
+def test_a_users_own_mask_is_never_replaced(tmp_path, scans):
+    (scans / "b-cut.nii.gz").unlink()
+    own = scans / "a_seg.nii.gz"
+    own.write_bytes(b"drawn by hand")
+    for _ in range(2):
+        summary = predict(models(), [scans], scans)
+        assert own.read_bytes() == b"drawn by hand"
+        assert ["choose another --output" in failure["reason"] for failure in summary["failed"]] == [True]
+
+
 def test_a_scan_too_big_for_the_device_fails_alone(tmp_path, scans, monkeypatch):
     (scans / "b-cut.nii.gz").unlink()
     segment = prediction.segment
