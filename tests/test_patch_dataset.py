@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -260,6 +261,14 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
     done = run_python(code, lits, tmp_path / "prepared", path=[tmp_path / "trap"])
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # kept for results
+
+
+def test_a_builder_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    patch_dataset.RaunetPatches(tiny_lits.recipe(lits, tmp_path), [], tmp_path, tmp_path, "key")
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_key_follows_what_decides_the_bytes_and_nothing_else(lits, tmp_path):

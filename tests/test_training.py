@@ -27,7 +27,10 @@ KILLED = """
 import os, pathlib, signal, sys
 from raunet_jax import recipe, training
 
-config, patch_set, run, cut = sys.argv[1:]
+config, patch_set, run, cut, network = sys.argv[1:]
+if network == "small":
+    import pytest, test_training
+    test_training.use_small_network(pytest.MonkeyPatch())
 record = training.FoldRun.record
 
 def record_and_die(fold_run, number, cases, loss):
@@ -142,24 +145,42 @@ def test_a_run_leaves_a_line_an_epoch_a_checkpoint_and_its_recipe(small, unbroke
     assert list((unbroken / "tensorboard").iterdir())
 
 
-def test_raunet_killed_within_an_epoch_ends_as_if_it_never_was(begun, tmp_path):
-    config, patch_set = begun
-    config = changed(config, epochs=2)
-    training.train_fold(config, patch_set, tmp_path / "unbroken", 0, [])  # first: the other finds it compiled
-    (tmp_path / "recipe.json").write_text(recipe.to_json(config))
-    (tmp_path / "killed.py").write_text(KILLED)
-    run = tmp_path / "run"
+def train_and_die(config, patch_set, run, cut, network, place):
+    """Train in a process of its own, which SIGKILL ends once the loss of step `cut` is known."""
+    (place / "recipe.json").write_text(recipe.to_json(config))
+    (place / "killed.py").write_text(KILLED)
     killed = subprocess.run(
-        [sys.executable, tmp_path / "killed.py", tmp_path / "recipe.json", patch_set, run, str(CUT)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        [sys.executable, place / "killed.py", place / "recipe.json", patch_set, run, str(cut), network],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+def test_raunet_killed_within_an_epoch_ends_as_if_it_never_was(begun, tmp_path):
+    config, patch_set = begun
+    config = changed(config, epochs=2)
+    training.train_fold(config, patch_set, tmp_path / "unbroken", 0, [])  # first: the other finds it compiled
+    run = tmp_path / "run"
+    train_and_die(config, patch_set, run, CUT, "raunet", tmp_path)
     assert len(rows(run)) == 1
     training.train_fold(config, patch_set, run, 0, [])
     assert_same_run(run, tmp_path / "unbroken")
+
+
+def test_a_kill_after_a_checkpoint_within_the_epoch_costs_no_more_than_the_steps_since(
+    small, unbroken, tmp_path, capsys
+):
+    config, patch_set = small
+    run = tmp_path / "run"
+    train_and_die(changed(config, checkpoint_minutes=0.0), patch_set, run, CUT + 1, "small", tmp_path)
+    step, _, loop = checkpoint(run)
+    assert step == CUT and len(loop["losses"]) == CUT - EPOCH_STEPS
+    training.train_fold(config, patch_set, run, 0, [])
+    assert f"going on from step {CUT}" in capsys.readouterr().err
+    assert_same_run(run, unbroken)
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
