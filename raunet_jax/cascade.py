@@ -100,12 +100,11 @@ def segment(
     an empty mask and a warning.
     """
     kind = "mr" if "brain" in models else "ct"
-    window = next(iter(models.values())).config.window_hu
-    encoded = encode(volume.voxels, kind, tuple(window))
     found = Segmentation(np.zeros(volume.shape, np.uint8), {}, None)
 
     def timed(stage: str, function: Callable, *arguments):
         begin = time.monotonic()
+        encoded = encode(volume.voxels, kind, tuple(models[stage].config.window_hu))  # stages may differ in it
         result = function(encoded, models[stage], *arguments, announce=announce)
         found.seconds[stage] = time.monotonic() - begin
         return result

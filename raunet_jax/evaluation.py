@@ -19,7 +19,8 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> tuple[dict, list[str]
     """Segment and score the held-out cases of the run in `workdir`.
 
     With `data.test_cases` these are the test cases, segmented by all folds together; without, each case of a trained
-    fold is segmented by the one model that never saw it (stage coarse has a single model: its validation cases).
+    fold is segmented by the one model that never saw it. Stage coarse has a single model, so that a run with this stage
+    is evaluated on the coarse validation cases alone.
     A stage that was trained alone is given the reference liver in place of what the stages before it would find.
 
     Writes evaluation/CASE.json, CASE_seg.nii.gz and probability maps, and scores.json with scores.csv.
@@ -28,10 +29,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> tuple[dict, list[str]
         The scores, and a sentence for each case that could not be scored.
 
     Raises:
-        FileNotFoundError: no data, or a model is missing. ValueError: not one case could be scored.
+        FileNotFoundError: no data, or a model is missing. ValueError: no case is held out, or none could be scored.
     """
     last = list(recipe.stages_of(config).values())[-1]
-    groups = list(_held_out(last))
+    groups = list(_held_out(recipe.stages_of(config)))
     folder = workdir / "evaluation"
     cases, failed = [], []
     with progress("evaluate", sum(len(group) for _, group in groups)) as bar:
@@ -63,16 +64,27 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> tuple[dict, list[str]
     return summary, failed
 
 
-def _held_out(config: ConfigDict) -> Iterator[tuple[int | None, tuple[layouts.Case, ...]]]:
+def _held_out(stages: dict[str, ConfigDict]) -> Iterator[tuple[int | None, tuple[layouts.Case, ...]]]:
     """(fold whose model segments them, or None for all of them together; cases)."""
-    split = layouts.split_cases(layouts.find_cases(config), config)
+    last = list(stages.values())[-1]
+    cases = layouts.find_cases(last)
+    split = layouts.split_cases(cases, last)
     if split.test:
         yield None, split.test
-    elif config.stage == "coarse":
+        return
+    if last.stage == "coarse":
         yield None, split.folds[1]
-    else:
-        for fold in config.folds:
-            yield fold, split.folds[fold]
+        return
+    groups = {fold: split.folds[fold] for fold in last.folds}
+    if "coarse" in stages:
+        unseen = set(layouts.split_cases(cases, stages["coarse"]).folds[1])
+        groups = {fold: tuple(case for case in group if case in unseen) for fold, group in groups.items()}
+        if not any(groups.values()):
+            raise ValueError(
+                f"stage coarse was trained on every case of folds {tuple(last.folds)}, so none is left to evaluate "
+                "on; evaluate more folds, or train with config.data.test_cases above 0"
+            )
+    yield from ((fold, group) for fold, group in groups.items() if group)
 
 
 def _score(found: Segmentation, mask: np.ndarray, volume: Volume, stages: set[str]) -> dict:

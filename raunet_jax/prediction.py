@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import time
@@ -21,6 +20,7 @@ from raunet_jax.report.prediction_page import write_prediction_page
 from raunet_jax.volume import (
     Volume,
     is_dicom_folder,
+    is_prediction,
     read_dicom_series,
     read_modalities,
     read_nifti,
@@ -52,7 +52,11 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
         if not path.exists():
             failed.append({"input": str(path), "reason": f"{path} does not exist; give a NIfTI file or a folder"})
             continue
-        scans, problems = find(path, models)
+        try:
+            scans, problems = find(path, models)
+        except (OSError, ValueError) as error:  # a folder that may not be read, or a case that is there twice
+            failed.append({"input": str(path), "reason": str(error)})
+            continue
         if not scans and not problems:
             wanted = "a BraTS case (CASE_t1.nii.gz …)" if "brain" in models else "a NIfTI file or DICOM series"
             problems = [{"input": str(path), "reason": f"{path} holds no scan; looked for {wanted} at any depth"}]
@@ -67,9 +71,13 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
     return unique, failed
 
 
-def _ct_scans(path: pathlib.Path, _) -> tuple[list[Input], list[dict]]:
+def _ct_scans(path: pathlib.Path, _, seen: set[pathlib.Path] | None = None) -> tuple[list[Input], list[dict]]:
     if path.is_file():
         return [Input(stem(path), (path,))], []
+    seen = set() if seen is None else seen
+    if path.resolve() in seen:  # links may lead back to a folder
+        return [], []
+    seen.add(path.resolve())
     if is_dicom_folder(path):
         return [Input(path.resolve().name, (path,))], []
     scans = []
@@ -79,7 +87,7 @@ def _ct_scans(path: pathlib.Path, _) -> tuple[list[Input], list[dict]]:
         name = stem(child)
         mask = name.startswith("segmentation-") or name.endswith(MASK_ENDINGS)
         if child.is_dir() or (child.name.endswith(NIFTI) and not mask):
-            scans += _ct_scans(child, _)[0]
+            scans += _ct_scans(child, _, seen)[0]
     return scans, []
 
 
@@ -139,7 +147,6 @@ def predict(
     last = list(models.values())[-1].config
     kind = "mr" if last.stage == "brain" else "ct"
     summary = {"cases": [], "failed": failed}
-    own = _written_before(output)
     with progress("predict", len(scans)) as bar:
         for scan in scans:
 
@@ -156,7 +163,7 @@ def predict(
             begin = time.monotonic()
             mask = output / f"{scan.name}_seg.nii.gz"
             try:
-                if mask.exists() and str(mask.absolute()) not in own:
+                if mask.exists() and not is_prediction(mask):
                     raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
                 volume = read_input(scan, kind)
                 found = segment(volume, models, announce=announce)
@@ -186,12 +193,6 @@ def predict(
     _write_summary(output, summary)
     write_prediction_page(output, Look(kind, window_hu=tuple(last.window_hu), modalities=tuple(last.data.modalities)))
     return summary
-
-
-def _written_before(output: pathlib.Path) -> set[str]:
-    """The masks that an earlier prediction wrote into `output`: these may be replaced, a user's own may not."""
-    path = output / "summary.json"
-    return {case["mask"] for case in json.loads(path.read_text())["cases"]} if path.is_file() else set()
 
 
 def _write_summary(output: pathlib.Path, summary: dict) -> None:

@@ -33,6 +33,7 @@ __all__ = [
 
 Path = str | os.PathLike
 _SLAB = 16  # slices turned into float64 at once, so that a long CT never lies in memory as float64
+_PREDICTED = b"segmented by raunet_jax"  # tells our masks from a user's own
 _GEOMETRY = (
     "pixdim xyzt_units qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
     "srow_x srow_y srow_z"
@@ -108,7 +109,15 @@ def write_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
     """Write `mask` (z, y, x), whole numbers 0-255, as uint8 NIfTI on the grid of the file that `like` came from."""
     if mask.dtype.kind not in "bui" or (mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= 255):
         raise VolumeError(f"{path}: a mask of dtype {mask.dtype} was to be written; it must hold whole numbers 0-255")
-    _write_like(path, mask.astype(np.uint8, copy=False), like.grid)
+    _write_like(path, mask.astype(np.uint8, copy=False), like.grid, description=_PREDICTED)
+
+
+def is_prediction(path: Path) -> bool:
+    """Whether `write_mask` made this file; False for anything else, also what cannot be read."""
+    try:
+        return _open(path)[0].header["descrip"].tobytes().startswith(_PREDICTED)
+    except VolumeError:
+        return False
 
 
 def write_map(path: Path, values: np.ndarray, like: Volume) -> None:
@@ -197,7 +206,7 @@ def _slabs(image: nib.Nifti1Image, grid: Grid, path: Path) -> Iterator[tuple[tup
         yield where, slab
 
 
-def _write_like(path: Path, values: np.ndarray, grid: Grid, as_stored: bool = False) -> None:
+def _write_like(path: Path, values: np.ndarray, grid: Grid, as_stored: bool = False, description: bytes = b"") -> None:
     if not str(path).endswith((".nii", ".nii.gz")):
         raise VolumeError(f"{path}: the name of a NIfTI file must end in .nii or .nii.gz")
     if not as_stored:
@@ -217,6 +226,7 @@ def _write_like(path: Path, values: np.ndarray, grid: Grid, as_stored: bool = Fa
         header.set_data_dtype(values.dtype)
         image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         image = image_class(values, grid.affine, header)
+    image.header["descrip"] = description
     with replacing(path) as temporary:
         nib.save(image, temporary)
 

@@ -116,6 +116,24 @@ def test_the_padding_of_a_thin_box_is_as_dark_as_the_scans_darkest_voxel(monkeyp
     assert seen[0][1:] == (-100, 180)  # the range that training normalises by: of the volume, within the HU window
 
 
+def test_each_stage_is_given_the_intensities_it_was_trained_on(monkeypatch):
+    seen = []
+
+    def remember(network):
+        def forward(variables, windows, low, high):
+            seen.append((float(low[0]), float(high[0])))
+            return exact_models.rule_forward(network)(variables, windows, low, high)
+
+        return forward
+
+    monkeypatch.setattr(cascade, "make_forward", remember)
+    hu, _ = exact_models.abdomen()
+    hu[0, 0, :2] = -1000, 1000  # so that the windows' own ends are the extremes
+    windows = {"coarse": (-200.0, 250.0), "voi": (-100.0, 200.0), "tumor": (-50.0, 175.0)}
+    segment(volume(hu), {stage: model(stage, window_hu=window) for stage, window in windows.items()})
+    assert list(dict.fromkeys(seen)) == list(windows.values())
+
+
 def test_no_liver_is_an_empty_mask_and_a_warning_with_the_cases_name():
     empty = np.full(exact_models.SHAPE, BODY, np.int16)
     found = segment(volume(empty), models())

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import exact_models
 import tiny_lits
+from configs import liver
 from data_prep import layouts
 from exact_models import model, rule
 from raunet_jax import evaluation, scores
@@ -98,6 +99,37 @@ def test_stage_coarse_is_evaluated_on_its_validation_cases(root, tmp_path, monke
     assert [name for _, name in evaluated] == validation and 0 < len(validation) < tiny_lits.CASES
 
 
+def cascade_recipe(root, **data):
+    """The paper's cascade; stage coarse deals its cases out by its own share, not by folds."""
+    config = liver.get_config()
+    config.data.update({"root": str(root), "folds": 3, "validation_share": 0.5} | data)
+    return config
+
+
+@pytest.mark.parametrize("folds", [(0, 1, 2), (1,)])
+def test_no_stage_of_a_cascade_has_trained_on_a_case_it_is_evaluated_on(root, tmp_path, monkeypatch, folds):
+    evaluated = use_models(monkeypatch, "coarse", "voi", "tumor")
+    config = cascade_recipe(root)
+    config.folds = folds
+    evaluation.evaluate(config, tmp_path)
+    _, (coarse_trained_on, coarse_validated_on) = split_names(config.stages.coarse)
+    _, parts = split_names(config.stages.tumor)
+    assert evaluated and not {name for _, name in evaluated} & set(coarse_trained_on)
+    for fold, name in evaluated:
+        assert name in parts[fold]
+    of_the_folds = {name for fold in folds for name in parts[fold]}
+    assert {name for _, name in evaluated} == of_the_folds & set(coarse_validated_on)
+
+
+def test_a_cascade_with_no_case_left_to_evaluate_on_says_how_to_get_one(root, tmp_path, monkeypatch):
+    evaluated = use_models(monkeypatch, "coarse", "voi", "tumor")
+    config = cascade_recipe(root, validation_share=0.1)
+    config.folds = (2,)
+    with pytest.raises(ValueError, match=r"stage coarse was trained on every case of folds \(2,\).*test_cases above 0"):
+        evaluation.evaluate(config, tmp_path)
+    assert evaluated == []
+
+
 def labels_of(root, name):
     return tiny_lits.read_zyx(root / f"{name.replace('volume', 'segmentation')}.nii.gz")
 
@@ -136,7 +168,7 @@ def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, m
     for stage, (known, unknown) in expected.items():
         workdir = tmp_path / stage
         use_models(monkeypatch, stage)
-        config = recipe(root, tmp_path, stage=stage, folds=(0,))
+        config = recipe(root, tmp_path, stage=stage, data_folds=tiny_lits.CASES, folds=(0,))  # one case to draw
         workdir.mkdir()
         (workdir / "config.json").write_text(config.to_json())
         summary, _ = evaluation.evaluate(config, workdir)

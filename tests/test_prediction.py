@@ -86,6 +86,30 @@ def test_a_missing_path_and_an_empty_folder_are_failures_and_the_rest_goes_on(tm
     )
 
 
+@pytest.mark.parametrize("link, target", [("all/self", "all"), ("elsewhere/back", "all")])
+def test_a_folder_that_links_lead_back_to_gives_each_scan_once(tmp_path, link, target):
+    touch(tmp_path, "all/deep/a.nii.gz", "elsewhere/b.nii.gz")
+    if link != "all/self":  # one cycle at a time: with two, a search without end would hang the suite
+        (tmp_path / "all" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    assert names([tmp_path / "all"]) == (["a"] if link == "all/self" else ["a", "b"])
+
+
+def test_a_folder_that_cannot_be_searched_is_a_failure_and_the_rest_goes_on(tmp_path, monkeypatch):
+    touch(tmp_path, "good/a.nii.gz", "locked/b.nii.gz")
+    is_dicom_folder = prediction.is_dicom_folder
+
+    def refuse(path):
+        if path.name == "locked":
+            raise PermissionError(f"{path}: permission denied")
+        return is_dicom_folder(path)
+
+    monkeypatch.setattr(prediction, "is_dicom_folder", refuse)
+    found, failed = find_inputs([tmp_path / "locked", tmp_path / "good"], CT)
+    assert [scan.name for scan in found] == ["a"]
+    assert failed == [{"input": str(tmp_path / "locked"), "reason": f"{tmp_path}/locked: permission denied"}]
+
+
 def test_scans_of_one_name_are_told_apart(tmp_path):
     touch(tmp_path, "a/ct.nii.gz", "b/ct.nii.gz", "c/ct-2.nii.gz", "d/ct.nii")
     found, _ = find_inputs([tmp_path], CT)
@@ -118,6 +142,16 @@ def test_what_is_no_brats_case_is_said_so(tmp_path):
     assert f"{tmp_path}/cases/A lacks A_flair.nii[.gz]" in lacks
     assert f"{tmp_path}/other holds no scan; looked for a BraTS case (CASE_t1.nii.gz …) at any depth" in nothing
     assert "scan.nii.gz is one file; give the folder that holds t1, t1ce, t2, flair of a case" in single
+
+
+def test_a_brats_case_that_is_there_twice_does_not_stop_the_others(tmp_path):
+    for copy in ("one", "two"):
+        touch_head(tmp_path / "twice" / copy, "A", "t1", "t1ce", "t2", "flair")
+    touch_head(tmp_path / "good", "B", "t1", "t1ce", "t2", "flair")
+    found, failed = find_inputs([tmp_path / "twice", tmp_path / "good"], BRAIN)
+    assert [scan.name for scan in found] == ["B"]
+    assert [failure["input"] for failure in failed] == [str(tmp_path / "twice")]
+    assert "claim to be the same file of one case" in failed[0]["reason"]
 
 
 def test_a_scan_goes_by_the_name_of_its_mask(tmp_path):
@@ -220,11 +254,12 @@ def test_a_truncated_file_among_good_ones_is_listed_and_the_others_are_segmented
 
 
 def test_a_second_prediction_does_not_take_the_firsts_masks_for_scans(tmp_path, scans):
-    (scans / "b-cut.nii.gz").unlink()
-    first = predict(models(), [scans], scans, probabilities=True)
-    again = predict(models(), [scans], scans)
-    assert [case["case"] for case in again["cases"]] == [case["case"] for case in first["cases"]]
-    assert again["failed"] == []
+    for other in ("b-cut.nii.gz", "c.nii", "d-empty.nii.gz"):
+        (scans / other).unlink()
+    for _ in range(2):
+        again = predict(models(), [scans], scans, probabilities=True)
+        assert [case["case"] for case in again["cases"]] == ["a"] and again["failed"] == []
+    assert (scans / "a_liver.nii.gz").is_file() and (scans / "a_tumor.nii.gz").is_file()
 
 
 def test_a_users_own_mask_is_never_replaced(tmp_path, scans):
@@ -235,6 +270,12 @@ def test_a_users_own_mask_is_never_replaced(tmp_path, scans):
         summary = predict(models(), [scans], scans)
         assert own.read_bytes() == b"drawn by hand"
         assert ["choose another --output" in failure["reason"] for failure in summary["failed"]] == [True]
+
+
+def test_masks_of_any_earlier_prediction_may_be_replaced(tmp_path, scans):
+    for name in ("a", "c", "a"):
+        (path,) = scans.glob(f"{name}.nii*")
+        assert predict(models(), [path], tmp_path / "out")["failed"] == []
 
 
 def test_a_scan_too_big_for_the_device_fails_alone(tmp_path, scans, monkeypatch):
