@@ -124,7 +124,8 @@ def test_bfloat16_is_of_the_activations_alone():
     narrow = ResidualBlock(8, Settings(dtype=jnp.bfloat16))
     variables = filled(narrow, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    out = narrow.apply(variables, x, True, mutable=["batch_stats"])[0]
+    out, moved = narrow.apply(variables, x, True, mutable=["batch_stats"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype("float32")}
     exact = ResidualBlock(8, Settings()).apply(variables, x, True, mutable=["batch_stats"])[0]
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.05 * float(jnp.abs(exact).max()))

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from configs import common, demo, liver, liver_tumor, liver_voi
+from configs import common, liver, liver_tumor, liver_voi
 from raunet_jax import recipe
 from raunet_jax.networks.raunet import make_network
 
@@ -57,23 +57,3 @@ def test_the_papers_numbers():
     for stage in stages.values():
         assert (stage.epochs, stage.learning_rate, stage.plateau_patience) == (50, 1e-3, 20)
         assert (tuple(stage.window_hu), stage.box_margin, stage.network.momentum) == ((-100, 200), 10, 0.99)
-
-
-def test_a_recipe_comes_back_from_json_as_it_was():
-    config = demo.get_config()
-    back = recipe.from_json(recipe.to_json(config))
-    assert back.to_dict() == config.copy_and_resolve_references().to_dict()
-    assert back.stages.voi.patch_size == (64, 64, 32)
-
-
-def test_differences_name_the_fixed_fields_and_leave_out_what_may_change():
-    one, other = liver_voi.get_config(), liver_voi.get_config()
-    other.epochs, other.data.root, other.learning_rate = 99, "/elsewhere", 0.1
-    assert recipe.differences(one, other) == []
-    other.network.width, other.data.folds = 16, 3
-    assert recipe.differences(one, other) == ["data.folds: 5, 3", "network.width: 32, 16"]
-
-
-def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="config.json is missing: this is not a run folder"):
-        recipe.load(tmp_path / "config.json")

@@ -80,6 +80,15 @@ def test_pooling_sends_the_gradient_to_the_maximum():
     np.testing.assert_array_equal(gradient.reshape(2, 2), [[0, 7], [0, 0]])
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_pooling_shares_the_gradient_among_equal_maxima(dimensions):
+    x = np.zeros((1, *(2,) * dimensions, 1), np.float32)  # flat, as a batch of air is
+    gradient = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_allclose(gradient, np.full(x.shape, 0.5**dimensions))
+    x[(0,) + (0,) * dimensions], x[(0,) + (1,) * dimensions] = 3, 3
+    np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(x), x / 6)
+
+
 @pytest.mark.parametrize("shape", [(2, 2, 3, 4), (1, 2, 3, 2, 4)])
 def test_upsampling_repeats_each_voxel_and_its_gradient_sums_them(shape):
     x = np.array(random(0, shape))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import brats, common, liver_coarse, liver_tumor, liver_voi
+from configs import brats, common, liver_coarse, liver_voi
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
 from raunet_jax.networks.layers import max_pool, upsample
 from raunet_jax.networks.raunet import check_size, image_shape, init_variables, make_network
@@ -21,7 +21,6 @@ def number(tree):
     [
         (liver_coarse.get_config(), 737_897, 9_424),
         (liver_voi.get_config(), 4_420_849, 18_848),
-        (liver_tumor.get_config("32x32x32"), 4_420_849, 18_848),
         (brats.get_config(), 12_778_945, 34_432),
     ],
     ids=lambda value: value.name if hasattr(value, "name") else "",
@@ -123,6 +122,27 @@ def test_a_recipe_that_no_network_can_have_is_refused(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=message):
         make_network(config)
+
+
+def test_in_bfloat16_the_weights_the_statistics_the_gradients_and_the_logits_stay_float32():
+    config = common.get_config()
+    config.patch_size, config.network.width, config.precision = (32, 32, 1), 4, "bfloat16"
+    network, image = make_network(config), jax.ShapeDtypeStruct((2, *image_shape(config)), jnp.float32)
+    variables = init_variables(network, image_shape(config), seed=0)
+
+    def loss(params, image):
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        logits, moved = network.apply(
+            given, image, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
+        )
+        return logits.sum(), (logits, moved)
+
+    gradients, (logits, moved) = jax.eval_shape(jax.grad(loss, has_aux=True), variables["params"], image)
+    kept = (variables, gradients, logits, moved["batch_stats"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {np.dtype("float32")}
+    assert {moved["intermediates"][block]["__call__"][0].dtype for block in ("Res1", "Conv3")} == {
+        jnp.dtype("bfloat16")
+    }
 
 
 def test_initial_weights_are_glorots_and_follow_the_seed():

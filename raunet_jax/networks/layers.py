@@ -46,10 +46,13 @@ def _convolve_in_slices(x, kernel):
 
 def max_pool(x: Float[Array, "b *space c"]) -> Float[Array, "b *half c"]:
     """Maximum over blocks of 2 voxels in every spatial dimension, all of which must be even."""
-    batch, *space, channels = x.shape
-    paired = [part for size in space for part in (size // 2, 2)]
-    blocks = x.reshape(batch, *paired, channels)
-    return blocks.max(axis=tuple(range(2, 2 + 2 * len(space), 2)))
+    # Pairs, axis by axis: the gradient of one maximum over a block divides by how many voxels equal it, and that is
+    # none, so NaN, where XLA computes the voxels anew beside the gradient and rounds them otherwise.
+    for axis in range(1, x.ndim - 1):
+        if x.shape[axis] % 2:
+            raise ValueError(f"cannot pool {x.shape[axis]} voxels in pairs; every size of {x.shape[1:-1]} must be even")
+        x = jnp.maximum(*(jax.lax.slice_in_dim(x, first, None, 2, axis) for first in (0, 1)))
+    return x
 
 
 def upsample(x: Float[Array, "b *space c"]) -> Float[Array, "b *double c"]:

@@ -1,0 +1,26 @@
+"""Recipes as saved: back from JSON as they were, compared field by field."""
+
+import pytest
+
+from configs import demo, liver_voi
+from raunet_jax import recipe
+
+
+def test_a_recipe_comes_back_from_json_as_it_was():
+    config = demo.get_config()
+    back = recipe.from_json(recipe.to_json(config))
+    assert back.to_dict() == config.copy_and_resolve_references().to_dict()
+    assert back.stages.voi.patch_size == (64, 64, 32)
+
+
+def test_differences_name_the_fixed_fields_and_leave_out_what_may_change():
+    one, other = liver_voi.get_config(), liver_voi.get_config()
+    other.epochs, other.data.root, other.learning_rate = 99, "/elsewhere", 0.1
+    assert recipe.differences(one, other) == []
+    other.network.width, other.data.folds = 16, 3
+    assert recipe.differences(one, other) == ["data.folds: 5, 3", "network.width: 32, 16"]
+
+
+def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json is missing: this is not a run folder"):
+        recipe.load(tmp_path / "config.json")
