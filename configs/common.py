@@ -14,10 +14,13 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the case split, the patches kept, the initial weights and the shuffling
 
     config.data = ConfigDict()
-    config.data.source = "lits"  # lits | brats | phantom (drawn on the spot, no download)
+    config.data.source = "lits"  # lits | decathlon | ircadb | brats | custom | phantom (drawn on the spot, no download)
     config.data.root = "data/lits"  # folder that holds the scans, at any depth (not read for phantoms)
     config.data.prepared = "prepared"  # folder for patch sets and drawn phantoms
     config.data.modalities = ("ct",)  # the input channels, in order: ("ct",) or ("t1", "t1ce", "t2", "flair")
+    config.data.foreground = ()  # source custom: the label values to be found, merged to one; () = all above 0
+    config.data.repair = False  # True: read known faults as they were meant, and say so; files are never changed
+    config.data.on_leak = "exclude"  # test cases that a model trained on under another name: exclude | warn
     config.data.cases = 0  # how many cases: 0 = all that are there (of phantoms: 6)
     config.data.test_cases = 0  # of these, how many no fold trains on; evaluate scores them
     config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
@@ -36,6 +39,13 @@ def get_config() -> ConfigDict:
     config.network.stem_width = 0  # channels of Conv1 and Conv2; 0 = width
     config.network.bottom_width = 0  # channels of Res5 and Res6; 0 = 16 times width
     config.network.momentum = 0.99  # of the running batch statistics; short trainings need less, such as 0.8
+
+    config.augment = ConfigDict()  # random changes of training patches, drawn on the device; the paper has none
+    config.augment.flip = ()  # axes mirrored at random, of ("x", "y", "z")
+    config.augment.quarter_turns = False  # turn by 0, 90, 180 or 270 degrees in plane (square patches)
+    config.augment.rotation = 0.0  # degrees: turn in plane by up to this much either way
+    config.augment.scale = 0.0  # zoom in plane by up to this share either way, such as 0.1
+    config.augment.intensity = 0.0  # brightness and contrast change by up to this share of the window, such as 0.1
 
     config.epochs = 50
     config.batch_size = 2  # patches a step, over all devices and processes together

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import common, liver_coarse, liver_tumor, liver_voi
 
-SHARED = ("source", "root", "prepared", "cases", "test_cases", "folds", "validation_share", "workers", "phantom_size")
+SHARED = "source root prepared repair on_leak cases test_cases folds validation_share workers phantom_size".split()
 
 
 def get_config():
@@ -19,7 +19,7 @@ def get_config():
     for field in ("seed", "data", "precision"):
         config[field] = shared[field]
     with config.data.unlocked():
-        for field in ("modalities", "patches_per_case", "tumor_share"):
+        for field in ("modalities", "patches_per_case", "tumor_share", "foreground"):
             del config.data[field]  # these belong to a stage
     config.folds = (0, 1, 2, 3, 4)  # of stages voi and tumor; stage coarse is a single model
 

@@ -10,13 +10,10 @@ import errno
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -25,16 +22,17 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from ml_collections import ConfigDict
 
-from data_prep import layouts, sampling
+from data_prep import sampling
+from data_prep.cases import read_case
+from data_prep.layouts import Case
+from data_prep.workers import workers
 from raunet_jax import files, geometry, intensity, views
 from raunet_jax.progress import progress
 
 MANIFEST = "manifest.jsonl"
 SHARD_OPTIONS = "group_size:1,zstd:1"  # a record a group: read at random without unpacking its neighbours
-GIBIBYTES_A_WORKER = 4  # what a worker takes at most for a 512 x 512 x 1000 scan
 TYPICAL_SLICES = 250  # slices a LiTS case gives to stage coarse (32,746 of 131), for the estimate of disk space
 TYPICAL_COMPRESSION = 0.6
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class PatchSetError(RuntimeError):
@@ -45,7 +43,7 @@ class PatchSetError(RuntimeError):
 class Job:
     """A case to cut, its place among the cases of the set, its split, and how many patches (None: the stage's rule)."""
 
-    case: layouts.Case
+    case: Case
     number: int
     split: str
     patches: int | None
@@ -82,8 +80,8 @@ def records(config, job: Job) -> Iterator[dict]:
       VolumeError: the files of the case cannot be used.
       ValueError: a mask that holds no liver, where the stage needs one.
     """
-    volume, mask = layouts.read_case(job.case, config)
-    kind = "ct" if tuple(config.data.modalities) == ("ct",) else "mr"
+    volume, mask = read_case(job.case, config)
+    kind = intensity.kind_of(config.data.modalities)
     encoded = intensity.encode(volume.voxels, kind, tuple(config.window_hu))
     del volume
     view = views.view_for(config.stage, mask.shape, geometry.bounding_box(mask > 0), config)
@@ -130,7 +128,7 @@ def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
     with (
         (staging / MANIFEST).open("a", encoding="utf-8") as manifest,
         progress("cutting patches, cases", len(jobs), len(jobs) - len(todo)) as bar,
-        _workers(config, len(todo)) as pool,
+        workers(config, len(todo)) as pool,
     ):
         recipe = config.to_dict()
         try:
@@ -193,34 +191,6 @@ def _check_space(config, todo: list[Job], staging: Path) -> None:
             "choose another disk with --config.data.prepared",
             str(staging.parent),
         )
-
-
-@contextlib.contextmanager
-def _workers(config, jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes with one thread each: linear algebra on several threads may differ in the last bit."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fitting = min(len(os.sched_getaffinity(0)), memory // (GIBIBYTES_A_WORKER << 30))
-    count = max(1, min(config.data.workers or fitting, jobs))
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)  # read by the libraries as they load, so it must be there before the processes are
-    try:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_follow_parent) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _follow_parent() -> None:
-    """End with the parent even when it is killed, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _cut(recipe: dict, job: Job, staging: Path) -> dict:

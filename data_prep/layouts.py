@@ -1,48 +1,57 @@
-"""Find the cases of a data set by the file names its makers gave, read one, and split them by patient."""
+"""Which files make up which case: the layouts that data sets come in, told by the names their makers gave.
+
+Every `_scan_*` is pure: paths in, cases and incomplete cases out. No path is taken from inside a file.
+"""
 
 import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from ml_collections import ConfigDict
+from data_prep import ircadb
+from data_prep.description import Description, read_description
 
-from data_prep import phantom
-from raunet_jax.progress import say
-from raunet_jax.volume import Volume, read_mask, read_modalities, read_nifti
-
-SOURCES = ("lits", "brats", "phantom")
-PHANTOM_CASES = 6
 CT_LABELS = (0, 1, 2)
-BRATS_LABELS = (0, 1, 2, 4)
+BRATS_LABELS = (0, 1, 2, 3, 4)  # 3 until 2015 and in the Decathlon's numbering
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SOURCES = ("lits", "decathlon", "ircadb", "brats", "custom", "phantom")
 PATTERNS = {
     "lits": "volume-N.nii[.gz] with segmentation-N.nii[.gz], at any depth",
+    "decathlon": "dataset.json with imagesTr/NAME.nii[.gz] and labelsTr/NAME.nii[.gz] beside it, as in Task03_Liver "
+    "and Task01_BrainTumour",
+    "ircadb": "3Dircadb1.N/PATIENT_DICOM and 3Dircadb1.N/MASKS_DICOM, at any depth",
     "brats": "CASE_{t1,t1ce,t2,flair,seg}.nii[.gz], a folder a case, at any depth",
+    "custom": "dataset.json with images/NAME.nii[.gz] and labels/NAME.nii[.gz] beside it (or imagesTr/ and labelsTr/; "
+    "a file a channel is NAME_0000.nii.gz, NAME_0001.nii.gz)",
 }
 HOW_TO_GET = {
     "lits": "LiTS is free after registration at https://competitions.codalab.org/competitions/17094; the same cases "
-    "are in Task03_Liver of the Medical Segmentation Decathlon (http://medicaldecathlon.com), under other names",
+    "are in Task03_Liver of the Medical Segmentation Decathlon (--config.data.source=decathlon)",
+    "decathlon": "The Medical Segmentation Decathlon is free at http://medicaldecathlon.com",
+    "ircadb": "3DIRCADb is free at https://www.ircad.fr/research/data-sets/liver-segmentation-3d-ircadb-01",
     "brats": "BraTS is free after registration at https://www.med.upenn.edu/sbia/brats2018/registration.html or, for "
     "later years, at https://www.synapse.org/brats",
+    "custom": 'dataset.json is, for one CT channel and one structure, {"modality": {"0": "CT"}, "labels": '
+    '{"0": "background", "1": "structure"}}',
 }
-LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?")
+NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
+CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
+LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
 BRATS_FILE = re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)\.nii(?:\.gz)?", re.IGNORECASE)
 BRATS_VISIT = re.compile(r"(Brats1[78]_.+)_\d+", re.IGNORECASE)  # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1
-
-
-class DataNotFound(FileNotFoundError):
-    """No usable case where the recipe looks; the message says what was looked for, where, and what to do."""
+IMAGE_FOLDERS = {"images": "labels", "imagesTr": "labelsTr"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     name: str
-    images: tuple[pathlib.Path, ...]  # a file a modality, in the recipe's order
-    mask: pathlib.Path | None
+    images: tuple[pathlib.Path, ...]  # a file a modality in the recipe's order; or one file, or one DICOM folder
+    mask: pathlib.Path | None  # a file, or the folder of 3DIRCADb's mask series
     patient: str  # cases of one patient never fall into different folds
+    channels: tuple[int, ...] = ()  # which channels of a single file that holds several, in the recipe's order
+    labels: tuple[int, ...] = CT_LABELS  # the values its mask may hold
 
 
 class Incomplete(NamedTuple):
@@ -53,134 +62,29 @@ class Incomplete(NamedTuple):
     remedy: str
 
 
-class Split(NamedTuple):
-    test: tuple[Case, ...]
-    folds: tuple[tuple[Case, ...], ...]  # of stage coarse: (train, validation)
+Found = tuple[list[Case], list[Incomplete]]
 
 
-def phantom_folder(config: ConfigDict) -> pathlib.Path:
-    """Where the recipe's phantoms lie: a folder for each kind, size and seed."""
-    size = "x".join(str(voxels) for voxels in config.data.phantom_size)
-    return pathlib.Path(config.data.prepared) / f"phantom_{_phantom_kind(config)}_{size}_seed{config.seed}"
+def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
+    """Every case of `source` below `root`, with or without a mask, and what is incomplete, both in natural order.
 
-
-def _phantom_kind(config: ConfigDict) -> str:
-    return "abdomen" if tuple(config.data.modalities) == ("ct",) else "head"
-
-
-def find_cases(config: ConfigDict, need_masks: bool = True) -> list[Case]:
-    """The usable cases of the recipe's source in natural order, at most `config.data.cases` of them when that is > 0.
-
-    Phantoms that are missing are drawn first. What is incomplete is reported on standard error and left out; a case
-    without a mask is kept when `need_masks` is False. Raises DataNotFound when none is left, ValueError for a source or
-    modalities that do not exist, or when two files claim to be the same case.
+    Raises:
+      ValueError: a source that does not exist or that does not hold these modalities; a dataset.json that cannot be
+        used.
     """
-    cases, incomplete = scan_cases(config)
-    if need_masks:
-        incomplete += [no_mask(case) for case in cases if case.mask is None]
-        cases = [case for case in cases if case.mask is not None]
-    for name, reason, remedy in incomplete:
-        say(f"{name} is left out: {reason}; {remedy}")
-    if not cases:
-        raise DataNotFound(_nothing_found(config, incomplete))
-    return cases[: config.data.cases] if config.data.cases > 0 else cases
+    if source not in SCANS:
+        raise ValueError(f"config.data.source={source!r} is not known; choose {', '.join(SOURCES)}")
+    cases, incomplete = SCANS[source](files_below(root), tuple(modalities))
+    return sorted(cases, key=lambda case: natural(case.name)), sorted(incomplete, key=lambda one: natural(one.name))
 
 
-def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
-    """Every case there is, with or without a mask, and what is incomplete. Raises ValueError as `find_cases` does."""
-    data = config.data
-    if data.source not in SOURCES:
-        raise ValueError(f"config.data.source={data.source!r} is not known; choose {', '.join(SOURCES)}")
-    modalities = tuple(data.modalities)
-    if modalities != ("ct",) and not (modalities and set(modalities) <= set(phantom.MODALITIES)):
-        raise ValueError(
-            f"config.data.modalities={modalities} are not known; choose ('ct',) or some of {phantom.MODALITIES}"
-        )
-    layout = data.source
-    root = pathlib.Path(data.root)
-    if data.source == "phantom":
-        layout = "lits" if modalities == ("ct",) else "brats"
-        root = phantom_folder(config)
-        count = data.cases if data.cases > 0 else PHANTOM_CASES
-        phantom.write_phantoms(root, _phantom_kind(config), count, config.seed, tuple(data.phantom_size))
-    if (layout == "lits") != (modalities == ("ct",)):
-        raise ValueError(
-            f"config.data.source={data.source!r} does not hold the modalities {modalities} that recipe "
-            f"{config.name!r} reads; lits is CT, brats is MR"
-        )
-    files = _files_below(root)
-    cases, incomplete = _scan_lits(files) if layout == "lits" else _scan_brats(files, modalities)
-    cases.sort(key=lambda case: _natural(case.name))
-    if data.source == "phantom":
-        cases = cases[:count]  # an earlier run may have drawn more
-    return cases, sorted(incomplete, key=lambda item: _natural(item.name))
-
-
-def read_case(case: Case, config: ConfigDict) -> tuple[Volume, np.ndarray | None]:
-    """The case's Volume and its mask (uint8 (z, y, x)); MR labels 1, 2 and 4 are merged to 1. Raises VolumeError."""
-    volume = read_image(case, config)
-    return volume, None if case.mask is None else read_labels(case, volume, config)
-
-
-def read_image(case: Case, config: ConfigDict) -> Volume:
-    if tuple(config.data.modalities) == ("ct",):
-        volume = read_nifti(case.images[0], kind="ct")
-    else:
-        volume = read_modalities(case.images, kind="mr")
-    return dataclasses.replace(volume, name=case.name)
-
-
-def read_labels(case: Case, volume: Volume, config: ConfigDict) -> np.ndarray:
-    if tuple(config.data.modalities) == ("ct",):
-        return read_mask(case.mask, volume, labels=CT_LABELS)
-    return (read_mask(case.mask, volume, labels=BRATS_LABELS) > 0).astype(np.uint8)
-
-
-def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
-    """Deal the patients out, shuffled by `config.seed`: first `config.data.test_cases` held out, the rest into folds.
-
-    Folds differ by at most one patient. Stage coarse has one model, so its folds are (train, validation). The test
-    cases are the same for every stage, so that no stage of a cascade has trained on them. Raises ValueError for too few
-    patients or fewer than two folds.
-    """
-    data = config.data
-    coarse = config.stage == "coarse"
-    if not coarse and data.folds < 2:
-        raise ValueError(f"config.data.folds={data.folds} leaves nothing to train on; use at least 2")
-    by_patient: dict[str, list[Case]] = {}
-    for case in sorted(cases, key=lambda case: _natural(case.name)):
-        by_patient.setdefault(case.patient, []).append(case)
-    names = list(by_patient)
-    patients = [by_patient[names[index]] for index in np.random.default_rng(config.seed).permutation(len(names))]
-
-    held_out = 0
-    while held_out < len(patients) and sum(map(len, patients[:held_out])) < data.test_cases:
-        held_out += 1
-    test, rest = patients[:held_out], patients[held_out:]
-    parts = 2 if coarse else data.folds
-    if len(rest) < parts or sum(map(len, test)) < data.test_cases:
-        raise ValueError(
-            f"{len(patients)} patients are too few for {data.test_cases} test cases (config.data.test_cases) and "
-            f"{parts} {'parts' if coarse else 'folds (config.data.folds)'}; lower these, or add cases"
-        )
-    if coarse:
-        validation = min(len(rest) - 1, max(1, round(data.validation_share * len(rest))))
-        groups = [rest[validation:], rest[:validation]]
-    else:
-        groups = [rest[fold::parts] for fold in range(parts)]
-    return Split(_in_order(test), tuple(_in_order(group) for group in groups))
-
-
-def _in_order(patients: Iterable[Sequence[Case]]) -> tuple[Case, ...]:
-    return tuple(sorted((case for cases in patients for case in cases), key=lambda case: _natural(case.name)))
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorting key by which volume-10 comes after volume-2."""
     parts = re.split(r"(\d+)", name)
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
-def _files_below(root: pathlib.Path) -> list[pathlib.Path]:
+def files_below(root: pathlib.Path) -> list[pathlib.Path]:
     """Every file below `root`, links followed, hidden ones (half-written, or a Mac's ._ companions) left out."""
     files, seen = [], set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -194,76 +98,170 @@ def _files_below(root: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
-def _scan_lits(files: Sequence[pathlib.Path]) -> tuple[list[Case], list[Incomplete]]:
-    found: dict[tuple[str, int], pathlib.Path] = {}
+def no_mask(case: Case) -> Incomplete:
+    """What to say of a case whose mask is not there."""
+    image, name = case.images[0], case.name
+    if image.is_dir():
+        return Incomplete(name, f"{image.parent} has no MASKS_DICOM folder", "extract MASKS_DICOM.zip there")
+    lits = LITS_FILE.fullmatch(image.name)
+    if lits:
+        wanted = f"segmentation-{lits[2]}"
+    elif image.parent.name in IMAGE_FOLDERS:
+        wanted = f"{IMAGE_FOLDERS[image.parent.name]}/{name}"
+    else:
+        wanted = f"{name}_seg"
+    return Incomplete(name, f"{image} has no mask {wanted}.nii[.gz]", "copy that file under config.data.root")
+
+
+class _Claims:
+    """Files by what they are of a case, and the cases of which some file is there twice."""
+
+    def __init__(self):
+        self.files: dict[tuple, pathlib.Path] = {}
+        self.doubled: dict[str, Incomplete] = {}
+
+    def add(self, key: tuple, path: pathlib.Path, case: str) -> None:
+        other = self.files.setdefault(key, path)
+        if other is not path:
+            reason = f"{other} and {path} claim to be the same file of one case"
+            self.doubled[case] = Incomplete(case, reason, "move one away, or point config.data.root at one copy")
+
+
+def _scan_lits(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
+    _only_ct("lits", modalities)
+    claims = _Claims()
     for path in files:
         match = LITS_FILE.fullmatch(path.name)
         if match:
-            _claim(found, (match[1], int(match[2])), path)
-    cases, incomplete = [], []
-    for (role, number), path in found.items():
+            claims.add((match[1].lower(), int(match[2])), path, f"volume-{int(match[2])}")
+    cases, incomplete = [], list(claims.doubled.values())
+    for (role, number), path in claims.files.items():
+        name = f"volume-{number}"
+        if name in claims.doubled:
+            continue
         if role == "volume":
-            name = f"volume-{number}"
-            cases.append(Case(name, (path,), found.get(("segmentation", number)), patient=name))
-        elif ("volume", number) not in found:
+            cases.append(Case(name, (path,), claims.files.get(("segmentation", number)), patient=name))
+        elif ("volume", number) not in claims.files:
             reason = f"{path} has no volume-{number}.nii[.gz]"
             incomplete.append(Incomplete(f"segmentation-{number}", reason, "copy that file under config.data.root"))
     return cases, incomplete
 
 
-def _scan_brats(files: Sequence[pathlib.Path], modalities: Sequence[str]) -> tuple[list[Case], list[Incomplete]]:
-    found: dict[str, dict[str, pathlib.Path]] = {}
+def _scan_brats(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
+    if not modalities or not set(modalities) <= set(MODALITIES):
+        raise ValueError(
+            f"config.data.modalities={modalities} are not in source brats, which holds {MODALITIES}; choose some of "
+            "these, or another config.data.source"
+        )
+    claims, names = _Claims(), {}
     for path in files:
         match = BRATS_FILE.fullmatch(path.name)
         if match:
-            _claim(found.setdefault(match[1], {}), match[2].lower(), path)
-    cases, incomplete = [], []
-    for name, roles in found.items():
-        missing = [modality for modality in modalities if modality not in roles]
+            claims.add((match[1], match[2].lower()), path, match[1])
+            names.setdefault(match[1], path.parent)
+    cases, incomplete = [], list(claims.doubled.values())
+    for name, folder in names.items():
+        if name in claims.doubled:
+            continue
+        missing = [modality for modality in modalities if (name, modality) not in claims.files]
         if missing:
             wanted = ", ".join(f"{name}_{modality}.nii[.gz]" for modality in missing)
-            reason = f"{next(iter(roles.values())).parent} lacks {wanted}"
-            incomplete.append(Incomplete(name, reason, "copy that again, or leave it out of config.data.modalities"))
+            remedy = "copy that again, or leave it out of config.data.modalities"
+            incomplete.append(Incomplete(name, f"{folder} lacks {wanted}", remedy))
             continue
         visit = BRATS_VISIT.fullmatch(name)
-        images = tuple(roles[modality] for modality in modalities)
-        cases.append(Case(name, images, roles.get("seg"), patient=visit[1] if visit else name))
+        images = tuple(claims.files[name, modality] for modality in modalities)
+        patient = visit[1] if visit else name
+        cases.append(Case(name, images, claims.files.get((name, "seg")), patient, labels=BRATS_LABELS))
     return cases, incomplete
 
 
-def _claim(found: dict, key, path: pathlib.Path) -> None:
-    if key in found:
+def _scan_ircadb(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
+    _only_ct("ircadb", modalities)
+    cases, incomplete = [], []
+    for name, patient in ircadb.find_patients(files).items():
+        if patient.image is None or patient.problem:
+            reason = patient.problem or f"{name} has no PATIENT_DICOM folder"
+            incomplete.append(Incomplete(name, reason, "extract that archive, or download the patient again"))
+        else:
+            cases.append(Case(name, (patient.image,), patient.masks, patient=name))
+    return cases, incomplete
+
+
+def _scan_described(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
+    """Folders with a dataset.json: the Decathlon's tasks, and anybody's in the same format."""
+    cases, incomplete = [], []
+    for path in (path for path in files if path.name == "dataset.json"):
+        description = read_description(path)
+        here, missing = _scan_task(files, path.parent, description, description.channels(modalities))
+        cases += here
+        incomplete += missing
+    for name in _twice(case.name for case in cases):
+        paths = " and ".join(str(case.images[0]) for case in cases if case.name == name)
+        reason, remedy = f"{paths} are cases of one name", "rename one, or point config.data.root at one data set"
+        incomplete.append(Incomplete(name, reason, remedy))
+        cases = [case for case in cases if case.name != name]
+    return cases, incomplete
+
+
+def _scan_task(
+    files: Sequence[pathlib.Path], folder: pathlib.Path, description: Description, channels: tuple[int, ...]
+) -> Found:
+    single = len(description.modalities) == 1
+    images, masks = _Claims(), {}
+    for path in files:
+        match = NIFTI.fullmatch(path.name)
+        if not match or path.parent.parent != folder:
+            continue
+        if path.parent.name in IMAGE_FOLDERS:
+            part = CHANNEL_FILE.fullmatch(match[1])
+            name, channel = (part[1], int(part[2])) if part else (match[1], None)
+            images.add((name, channel), path, name)
+        elif path.parent.name in IMAGE_FOLDERS.values():
+            masks[match[1]] = path
+    cases, incomplete = [], list(images.doubled.values())
+    for name in dict.fromkeys(name for name, _ in images.files):
+        whole = images.files.get((name, None))
+        parts = [images.files.get((name, channel)) for channel in channels]
+        if name in images.doubled:
+            continue
+        if whole is None and None in parts:
+            wanted = ", ".join(
+                f"{name}_{channel:04d}" for channel, part in zip(channels, parts, strict=True) if not part
+            )
+            incomplete.append(Incomplete(name, f"{folder} lacks {wanted}.nii[.gz]", "copy that file again"))
+            continue
+        paths = tuple(parts) if whole is None else (whole,)
+        inside = () if whole is None or single else channels
+        cases.append(Case(name, paths, masks.pop(name, None), name, inside, description.labels))
+    known = {name for name, _ in images.files}
+    for name, path in masks.items():
+        if name not in known:
+            incomplete.append(Incomplete(name, f"{path} has no image of that name", "copy that file again"))
+    return cases, incomplete
+
+
+def _only_ct(source: str, modalities: tuple[str, ...]) -> None:
+    if modalities != ("ct",):
         raise ValueError(
-            f"{found[key]} and {path} claim to be the same file of one case; move one away, or point config.data.root "
-            "at the folder of one copy"
+            f"config.data.source={source!r} holds CT, and this recipe reads config.data.modalities={modalities}; "
+            "choose brats, decathlon or custom"
         )
-    found[key] = path
 
 
-def no_mask(case: Case) -> Incomplete:
-    """What to say of a case whose mask is not there."""
-    lits = LITS_FILE.fullmatch(case.images[0].name)
-    wanted = f"segmentation-{lits[2]}" if lits else f"{case.name}_seg"
-    reason = f"{case.images[0]} has no mask {wanted}.nii[.gz]"
-    return Incomplete(case.name, reason, "copy that file under config.data.root")
+def _twice(names: Iterable[str]) -> list[str]:
+    seen, twice = set(), {}
+    for name in names:
+        if name in seen:
+            twice[name] = None
+        seen.add(name)
+    return list(twice)
 
 
-def _nothing_found(config: ConfigDict, incomplete: Sequence[Incomplete]) -> str:
-    source = config.data.source
-    if source == "phantom":
-        return f"no phantom was drawn in {phantom_folder(config).resolve()}"
-    root = pathlib.Path(config.data.root).resolve()
-    if not root.is_dir():
-        there = "that folder does not exist"
-    else:
-        files = _files_below(root)
-        volumes = [path.name for path in files if path.name.endswith((".nii", ".nii.gz"))]
-        there = f"found {len(files)} files there, {len(volumes)} of them NIfTI"
-        if volumes:
-            there += f" ({', '.join(volumes[:3])}{', ...' if len(volumes) > 3 else ''})"
-        if incomplete:
-            there += f", and {len(incomplete)} incomplete cases (first: {incomplete[0].reason})"
-    return (
-        f"no usable {source} case below {root} (config.data.root): looked for {PATTERNS[source]}; {there}. "
-        f"{HOW_TO_GET[source]}. To run without any download: --config.data.source=phantom"
-    )
+SCANS: dict[str, Callable[[Sequence[pathlib.Path], tuple[str, ...]], Found]] = {
+    "lits": _scan_lits,
+    "decathlon": _scan_described,
+    "ircadb": _scan_ircadb,
+    "brats": _scan_brats,
+    "custom": _scan_described,
+}

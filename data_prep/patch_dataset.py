@@ -19,57 +19,74 @@ from pathlib import Path
 import absl.logging
 import tensorflow_datasets as tfds
 
-from data_prep import layouts, sampling
+from data_prep import sampling
+from data_prep.cases import find_cases, join_copies, split_cases
 from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact, records
+from data_prep.fingerprints import Fingerprint, fingerprints
+from data_prep.layouts import Case
 from raunet_jax import files
 from raunet_jax.progress import say
 
 NAME = "raunet_patches"
-FORMAT = 1  # raise it when the same recipe and files would give other bytes
+SPLIT = "split.json"
+FORMAT = 2  # raise it when the same recipe and files would give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchSet:
-    """A finished patch set: its TFDS folder, the cases it had to leave out with the reason, and records a split."""
+    """A finished patch set."""
 
-    folder: Path
-    failed: tuple[tuple[str, str], ...]
-    counts: dict[str, int]
+    folder: Path  # of the TFDS data set
+    failed: tuple[tuple[str, str], ...]  # cases that had to be left out, with the reason
+    counts: dict[str, int]  # records a split
+    split: dict[str, dict[str, str | None]]  # as `deal` gives it
 
 
 def split_names(config) -> tuple[str, ...]:
-    """The splits of a recipe's patch set, in the order of `layouts.split_cases`."""
+    """The splits of a recipe's patch set, in the order of `cases.split_cases`."""
     if config.stage == "coarse":
         return ("train", "validation")
     return tuple(f"fold_{fold}" for fold in range(config.data.folds))
 
 
 def folder(config) -> Path:
-    """Where the recipe's patch set lies, keyed by all that decides its bytes (recipe fields, names and sizes of files).
+    """Where the recipe's patch set lies, keyed by all that decides its bytes: recipe fields and the files' SHA-256.
 
     Raises:
       DataNotFound: no case under `config.data.root`.
     """
-    return _folder(config, layouts.find_cases(config))
+    cases = find_cases(config)
+    return _folder(config, cases, fingerprints(cases, config))
+
+
+def deal(config) -> dict[str, dict[str, str | None]]:
+    """How the recipe's cases are dealt out: by split, and "test", the content hash of each case by name.
+
+    Raises:
+      DataNotFound: no case under `config.data.root`. ValueError: too few patients, or fewer than two folds.
+    """
+    cases = find_cases(config)
+    return _deal(config, cases, fingerprints(cases, config))
 
 
 def prepare(config) -> PatchSet:
     """Build the recipe's patch set unless it is there, and say what it holds.
 
     A case that cannot be used is left out, reported, and listed in `failed`. Only one process builds a set at a time;
-    others wait for it. A repaired file changes its size and with it the set's key, so the next call builds it anew.
+    others wait for it. Files that were changed or repaired give another key, so that the set is built anew.
 
     Raises:
       DataNotFound: no case under `config.data.root`.
       PatchSetError: no case gave a patch, a worker process died, or a shard of a finished set is missing or cut short.
       OSError: too little free space (ENOSPC), or the folder cannot be written.
     """
-    cases = layouts.find_cases(config)
-    target = _folder(config, cases)
+    cases = find_cases(config)
+    prints = fingerprints(cases, config)
+    target = _folder(config, cases, prints)
     if not target.exists():
         with _alone(target.parent):
             if not target.exists():
-                _build(config, _jobs(config, cases), target)
+                _build(config, cases, _deal(config, cases, prints), target)
     patch_set = _finished(target)
     for case, reason in patch_set.failed:
         say(f"left out of the patch set: {case}: {reason}")
@@ -95,8 +112,8 @@ class RaunetPatches(tfds.core.GeneratorBasedBuilder):
     name = NAME
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, config, jobs: list[Job], staging: Path, prepared: Path, key: str):
-        self._recipe, self._jobs, self._staging = config, jobs, staging
+    def __init__(self, config, jobs: list[Job], split: dict, staging: Path, prepared: Path, key: str):
+        self._recipe, self._jobs, self._split, self._staging = config, jobs, split, staging
         builder_config = tfds.core.BuilderConfig(name=key, description=json.dumps(_recipe(config)))
         super().__init__(data_dir=prepared, config=builder_config, file_format="array_record")
 
@@ -130,6 +147,7 @@ class RaunetPatches(tfds.core.GeneratorBasedBuilder):
                 splits.append(tfds.core.SplitInfo(split, lengths, sum(line["bytes"] for line in full), template))
         manifest = "".join(json.dumps(lines[job.case.name]) + "\n" for job in self._jobs)
         files.write_text(Path(self.data_path) / MANIFEST, manifest)
+        files.write_json(Path(self.data_path) / SPLIT, self._split)
         return splits
 
     def _log_download_bytes(self):
@@ -149,9 +167,10 @@ def _recipe(config) -> dict:
         "window_hu": list(config.window_hu),
         "box_margin": config.box_margin,
         "source": data.source,
-        "root": str(Path(data.root).expanduser().resolve()) if data.source != "phantom" else "",
         "phantom_size": list(data.phantom_size) if data.source == "phantom" else [],
         "modalities": list(data.modalities),
+        "foreground": list(data.foreground),
+        "repair": data.repair,
         "cases": data.cases,
         "test_cases": data.test_cases,
         "folds": data.folds,
@@ -161,23 +180,23 @@ def _recipe(config) -> dict:
     }
 
 
-def _folder(config, cases) -> Path:
-    on_disk = [
-        [case.name, *(path.stat().st_size for path in (*case.images, *filter(None, [case.mask])))] for case in cases
-    ]
-    digest = hashlib.sha256(json.dumps([_recipe(config), on_disk], sort_keys=True).encode()).hexdigest()
+def _folder(config, cases: list[Case], prints: dict[str, Fingerprint]) -> Path:
+    key = [_recipe(config), [[case.name, prints[case.name].files] for case in cases]]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     size = "x".join(str(int(length)) for length in config.patch_size)
     prepared = Path(config.data.prepared).expanduser().absolute()
     return prepared / NAME / f"{config.stage}_{size}_{digest[:16]}" / str(RaunetPatches.VERSION)
 
 
-def _jobs(config, cases) -> list[Job]:
-    names = [case.name for case in cases]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise PatchSetError(f"{config.data.root}: two cases are called {', '.join(twice)}; rename one of each")
-    folds = zip(split_names(config), layouts.split_cases(cases, config).folds, strict=True)
-    place = {case.name: split for split, fold in folds for case in fold}
+def _deal(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:
+    contents = {name: found.content for name, found in prints.items()}
+    test, folds = split_cases(join_copies(cases, contents), config)
+    parts = zip(("test", *split_names(config)), (test, *folds), strict=True)
+    return {name: {case.name: contents[case.name] for case in part} for name, part in parts}
+
+
+def _jobs(config, cases: list[Case], split: dict[str, dict]) -> list[Job]:
+    place = {case: name for name, part in split.items() if name != "test" for case in part}
     kept = [case for case in cases if case.name in place]
     mean = sampling.mean_patches(config.stage, config.data.source, config.data.patches_per_case)
     return [
@@ -185,7 +204,7 @@ def _jobs(config, cases) -> list[Job]:
     ]
 
 
-def _build(config, jobs: list[Job], target: Path) -> None:
+def _build(config, cases: list[Case], split: dict[str, dict], target: Path) -> None:
     for abandoned in target.parent.glob("incomplete.*"):  # of killed builds: the lock is ours, so nobody writes there
         shutil.rmtree(abandoned)
     staging = target.parent / ".building"
@@ -194,7 +213,7 @@ def _build(config, jobs: list[Job], target: Path) -> None:
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns about every builder config made at run time
     try:
         prepared, key = target.parent.parent.parent, target.parent.name
-        builder = RaunetPatches(config, jobs, staging, prepared, key)
+        builder = RaunetPatches(config, _jobs(config, cases, split), split, staging, prepared, key)
         builder.download_and_prepare(download_dir=staging)
     finally:
         absl.logging.set_verbosity(verbosity)
@@ -210,7 +229,7 @@ def _finished(target: Path) -> PatchSet:
         if line.get("records") and (not shard.is_file() or shard.stat().st_size != line["bytes"]):
             raise PatchSetError(f"{shard} is missing or cut short; delete {target} and it is built again")
     failed = tuple((line["case"], line["failed"]) for line in lines if "failed" in line)
-    return PatchSet(target, failed, counts)
+    return PatchSet(target, failed, counts, json.loads((target / SPLIT).read_text(encoding="utf-8")))
 
 
 @contextlib.contextmanager

@@ -36,17 +36,18 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
     """Draw where the patches of one case begin.
 
     coarse: every slice with liver and a random third of those without; `count` is the most that are kept of them.
-    voi: runs of successive slices, no start twice before every start was drawn once. tumor, brain: `tumor_share` of
+    voi: runs of successive slices, no start twice before every start was drawn once. The others: `tumor_share` of
     the patches around a random tumor voxel, off-centre by up to a quarter patch, the others centred on a random voxel
-    of healthy liver or brain (any modality above 0); clipped into the view, which keeps that voxel inside the patch.
+    of healthy liver, or where any channel is above its lowest value; clipped into the view, which keeps that voxel
+    inside the patch.
 
     Args:
-      stage: coarse | voi | tumor | brain.
-      voxels: (z, y, x, channel) the padded view; read by stage brain only.
-      labels: (z, y, x) uint8 likewise: 1 liver and 2 tumor, or for brain 1 tumor.
+      stage: coarse | voi | tumor | brain | custom.
+      voxels: (z, y, x, channel) the padded view; read by stages brain and custom only.
+      labels: (z, y, x) uint8 likewise: 1 liver and 2 tumor, or for brain and custom 1 what is to be found.
       patch_shape: (z, y, x), nowhere larger than the view.
       count: patches to draw; None for coarse keeps all that its rule keeps.
-      tumor_share: 0 to 1; read by stages tumor and brain only.
+      tumor_share: 0 to 1; not read by stages coarse and voi.
       rng: numpy Generator.
 
     Returns:
@@ -73,7 +74,7 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
             return np.zeros((0, 3), np.int32)
     else:
         tumor = labels > 0
-        healthy = (voxels > 0).any(-1) & ~tumor
+        healthy = (voxels > voxels.min((0, 1, 2))).any(-1) & ~tumor
     around_tumor = math.floor(count * tumor_share + 0.5) if tumor.any() else 0
     jitter = np.asarray(patch_shape) // 4
     centres = np.concatenate(

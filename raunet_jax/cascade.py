@@ -1,4 +1,4 @@
-"""From a scan to labels: liver localisation, liver, tumor; or the brain tumor at once (sections III-E to III-G)."""
+"""From a scan to labels: localisation, liver, tumor (sections III-E to III-G), or one network on the whole scan."""
 
 import dataclasses
 import pathlib
@@ -13,13 +13,14 @@ from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.components import largest_component
 from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, whole
-from raunet_jax.intensity import Encoded, encode
+from raunet_jax.intensity import Encoded, encode, kind_of
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.views import view_for
 from raunet_jax.volume import Volume
 from raunet_jax.windows import make_forward, predict_windows, window_origins
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
+WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map
 Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
 
 
@@ -39,8 +40,8 @@ class StageModel:
 class Segmentation:
     """What the cascade found in one volume; arrays are on the volume's canonical grid (z, y, x)."""
 
-    labels: np.ndarray  # uint8: 0 background, 1 liver, 2 tumor; of the brain 1 = whole tumor
-    probabilities: dict[str, np.ndarray]  # float32 maps: "liver" and "tumor", or "brain"
+    labels: np.ndarray  # uint8: 0 background, 1 liver, 2 tumor; of brains 1 = whole tumor, of other tasks 1
+    probabilities: dict[str, np.ndarray]  # float32 maps: "liver" and "tumor", or "brain", or "foreground"
     box: Box | None  # what stages 2 and 3 looked at
     warnings: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # by stage
@@ -99,7 +100,7 @@ def segment(
     given the whole volume, and the tumor stage raises ValueError. No liver, or no tumor, is an answer like any other:
     an empty mask and a warning.
     """
-    kind = "mr" if "brain" in models else "ct"
+    kind = kind_of(next(iter(models.values())).config.data.modalities)
     found = Segmentation(np.zeros(volume.shape, np.uint8), {}, None)
 
     def timed(stage: str, function: Callable, *arguments):
@@ -109,11 +110,12 @@ def segment(
         found.seconds[stage] = time.monotonic() - begin
         return result
 
-    if "brain" in models:
-        found.probabilities["brain"], found.labels = timed("brain", _whole_view)
-        if not found.labels.any():
-            found.warnings.append(f"{volume.name}: no tumor found")
-        return found
+    for stage, name in WHOLE_VOLUME.items():
+        if stage in models:
+            found.probabilities[name], found.labels = timed(stage, _whole_view)
+            if not found.labels.any():
+                found.warnings.append(f"{volume.name}: nothing found; the mask is empty")
+            return found
 
     liver = reference_liver
     if "coarse" in models:

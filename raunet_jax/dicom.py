@@ -18,8 +18,18 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts towards left and back, 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Values that bend the standard a little are in every archive: one warning a slice helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        yield
+
+
 @dataclasses.dataclass(frozen=True)
-class _Slice:
+class Slice:
+    """Where a single-slice file puts its pixels."""
+
     path: pathlib.Path
     series: str
     description: str
@@ -39,10 +49,11 @@ def is_dicom_folder(folder: Path) -> bool:
     """Whether `folder` directly holds a DICOM file (DICOMDIR, a mere table of contents, does not count)."""
     folder = pathlib.Path(folder)
     return folder.is_dir() and any(
-        _looks_like_dicom(path) for path in folder.iterdir() if path.is_file() and path.name.upper() != "DICOMDIR"
+        looks_like_dicom(path) for path in folder.iterdir() if path.is_file() and path.name.upper() != "DICOMDIR"
     )
 
 
+@_quiet()
 def read_dicom_series(folder: Path) -> Volume:
     """Read the CT slices that lie directly in `folder`, whatever their names, as one volume of int16 HU.
 
@@ -52,33 +63,59 @@ def read_dicom_series(folder: Path) -> Volume:
     decoded.
     """
     folder = pathlib.Path(folder)
-    with _quiet():
-        slices = _find_slices(folder)
-        _check_series(slices, folder)
-        normal = slices[0].normal
-        slices.sort(key=lambda one: float(one.position @ normal))
-        affine = _affine(slices, folder)
-        rows, columns = slices[0].shape
-        values = np.empty((columns, rows, len(slices)), np.int16, order="F")
-        for index, one in enumerate(slices):
-            values[:, :, index] = _hounsfield(one).T
+    slices = series_slices(folder)
+    affine = _affine(slices, folder)
+    rows, columns = slices[0].shape
+    values = np.empty((columns, rows, len(slices)), np.int16, order="F")
+    for index, one in enumerate(slices):
+        values[:, :, index] = _hounsfield(one).T
     grid = Grid(values.shape, affine, None)
     return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, folder.resolve().name)
 
 
-def _looks_like_dicom(path: pathlib.Path) -> bool:
+@_quiet()
+def series_slices(folder: Path) -> list[Slice]:
+    """The slices of the one CT series in `folder`, in the order of the third axis of its grid; no pixel is read.
+
+    Raises VolumeError when there is none, when they are of several series, of several sizes, or no CT.
+    """
+    folder = pathlib.Path(folder)
+    slices = _find_slices(folder)
+    _check_series(slices, folder)
+    normal = slices[0].normal
+    return sorted(slices, key=lambda one: float(one.position @ normal))
+
+
+@_quiet()
+def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
+    """One file's elements, and its pixels (rows, columns) as stored. Raises VolumeError when they cannot be decoded."""
+    data = _read(path)
+    if getattr(data, "file_meta", None) is None or "TransferSyntaxUID" not in data.file_meta:
+        data.ensure_file_meta()
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the standard's default
+    try:
+        return data, data.pixel_array
+    except Exception as error:  # each decoder raises its own kind
+        raise VolumeError(
+            f"{path}: its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: "
+            f"{error}); copy the file again if it is cut short, else decompress it (gdcmconv --raw)."
+        ) from error
+
+
+def looks_like_dicom(path: pathlib.Path) -> bool:
+    """Whether the file begins as DICOM does, whatever its name."""
     with path.open("rb") as file:
         start = file.read(132)
     # files of old archives lack the preamble and begin with the first element of group 8, little endian
     return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
-def _find_slices(folder: pathlib.Path) -> list[_Slice]:
+def _find_slices(folder: pathlib.Path) -> list[Slice]:
     if not folder.is_dir():
         raise VolumeError(f"{folder}: not a folder; give the folder that holds the files of one DICOM series.")
     slices, unplaced = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        if not _looks_like_dicom(path):
+        if not looks_like_dicom(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise VolumeError(f"{path}: not a readable DICOM file ({path.stat().st_size} bytes); copy it again.")
             continue
@@ -108,14 +145,14 @@ def _read(path: pathlib.Path, **options) -> pydicom.Dataset:
         raise VolumeError(f"{path}: damaged DICOM file ({error}); copy it again.") from error
 
 
-def _describe(data: pydicom.Dataset, path: pathlib.Path) -> _Slice:
+def _describe(data: pydicom.Dataset, path: pathlib.Path) -> Slice:
     try:
         thickness = data.get("SpacingBetweenSlices") or data.get("SliceThickness")
-        return _Slice(
+        return Slice(
             path=path,
             series=str(data.get("SeriesInstanceUID", "")),
             description=str(data.get("SeriesDescription", "")),
-            modality=str(data.get("Modality", "CT")),
+            modality=str(data.get("Modality") or "CT"),
             shape=(int(data.Rows), int(data.Columns)),
             position=np.array(data.ImagePositionPatient, float).reshape(3),
             orientation=np.array(data.ImageOrientationPatient, float).reshape(2, 3),
@@ -126,8 +163,8 @@ def _describe(data: pydicom.Dataset, path: pathlib.Path) -> _Slice:
         raise VolumeError(f"{path}: its position or size cannot be read ({error}); export the series again.") from error
 
 
-def _check_series(slices: list[_Slice], folder: pathlib.Path) -> None:
-    by_series: dict[str, list[_Slice]] = {}
+def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
+    by_series: dict[str, list[Slice]] = {}
     for one in slices:
         by_series.setdefault(one.series, []).append(one)
     if len(by_series) > 1:
@@ -160,7 +197,7 @@ def _check_series(slices: list[_Slice], folder: pathlib.Path) -> None:
                 )
 
 
-def _affine(slices: list[_Slice], folder: pathlib.Path) -> np.ndarray:
+def _affine(slices: list[Slice], folder: pathlib.Path) -> np.ndarray:
     """(4, 4): (column, row, slice, 1) -> mm, RAS+, from DICOM PS3.3 C.7.6.2.1.1; checks the slices' positions."""
     first, last = slices[0], slices[-1]
     if len(slices) == 1:
@@ -187,7 +224,7 @@ def _affine(slices: list[_Slice], folder: pathlib.Path) -> np.ndarray:
     return affine
 
 
-def _check_spacing(slices: list[_Slice], folder: pathlib.Path) -> None:
+def _check_spacing(slices: list[Slice], folder: pathlib.Path) -> None:
     places = np.array([one.position @ slices[0].normal for one in slices])
     steps = np.diff(places)
     for index in np.flatnonzero(steps < 1e-3)[:1]:
@@ -221,28 +258,18 @@ def _tolerance_mm(step: float) -> float:
     return min(0.1 * step + 0.1, 0.4 * step)
 
 
-def _hounsfield(one: _Slice) -> np.ndarray:
+def _hounsfield(one: Slice) -> np.ndarray:
     """(rows, columns) int16 HU = stored value * RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2)."""
-    data = _read(one.path)
-    if getattr(data, "file_meta", None) is None or "TransferSyntaxUID" not in data.file_meta:
-        data.ensure_file_meta()
-        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the standard's default
+    data, stored = read_pixels(one.path)
     try:
-        stored = data.pixel_array
-        slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
-    except Exception as error:  # each decoder raises its own kind
-        raise VolumeError(
-            f"{one.path}: its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: "
-            f"{error}); copy the file again if it is cut short, else decompress it (gdcmconv --raw)."
-        ) from error
+        slope, intercept = _number(data, "RescaleSlope", 1.0), _number(data, "RescaleIntercept", 0.0)
+    except (ValueError, TypeError) as error:
+        raise VolumeError(f"{one.path}: its rescaling to HU cannot be read ({error}); export it again.") from error
     if stored.shape != one.shape:
         raise VolumeError(f"{one.path}: its pixels have shape {stored.shape} where {one.shape} is expected.")
     return np.clip(np.rint(stored * slope + intercept), -32768, 32767).astype(np.int16)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Values that bend the standard a little are in every archive: one warning a slice helps nobody."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
-        yield
+def _number(data: pydicom.Dataset, name: str, default: float) -> float:
+    value = data.get(name)
+    return default if value is None else float(value)  # anonymizers leave an element behind without its value

@@ -106,10 +106,12 @@ def check_same_grid(grid: Grid, name, like: Grid, like_name) -> None:
     if apart <= GRID_TOLERANCE_MM:
         return
     raise VolumeError(
-        f"{name}: its affine puts the voxels up to {apart:.1f} mm away from those of {like_name}"
+        f"{name}: its affine puts the voxels up to {apart:.1f} mm away from those of {like_name} (tolerance "
+        f"{GRID_TOLERANCE_MM} mm)"
         f"{_difference(grid, like)}\naffine of {name}:\n{_text(grid.affine)}\n"
         f"affine of {like_name}:\n{_text(like.affine)}\n"
-        "Look at both in a viewer, find out which header is wrong, and give that file the other's affine."
+        "Look at both in a viewer, find out which header is wrong, and give that file the other's affine; where voxels "
+        "lie alike in both files, --config.data.repair=True reads them so."
     )
 
 

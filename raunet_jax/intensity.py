@@ -5,6 +5,7 @@ The paper's preprocessing of CT (section III-C) is a HU window, zero-mean normal
 as (low, high) and `normalise` applies to any patch of it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,11 @@ class Encoded(NamedTuple):
     voxels: np.ndarray  # (z, y, x, channel) int16
     low: np.ndarray  # (channel,) float32: what becomes 0
     high: np.ndarray  # (channel,) float32: what becomes 1
+
+
+def kind_of(modalities: Sequence[str]) -> str:
+    """ "ct", whose intensities are HU, or "mr": anything else, each channel stretched by itself."""
+    return "ct" if tuple(modalities) == ("ct",) else "mr"
 
 
 def encode(voxels: np.ndarray, kind: str, window_hu: tuple[float, float] = (-100.0, 200.0)) -> Encoded:

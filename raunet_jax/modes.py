@@ -83,6 +83,7 @@ def train(request: Request) -> int:
         place = places[name]
         patches = patch_dataset.prepare(stage)
         failed += [f"{case}: {reason}" for case, reason in patches.failed]
+        training.keep_split(place, patches.split)
         files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
         files.write_text(run / "config.json", recipe.to_json(config) + "\n")
         with training.stop_requests() as asked:

@@ -14,6 +14,7 @@ from data_prep import layouts
 from raunet_jax.cascade import Segmentation, StageModel, segment
 from raunet_jax.components import component_sizes
 from raunet_jax.files import replacing, write_json
+from raunet_jax.intensity import kind_of
 from raunet_jax.progress import progress, say
 from raunet_jax.report.cases import Look
 from raunet_jax.report.prediction_page import write_prediction_page
@@ -21,16 +22,20 @@ from raunet_jax.volume import (
     Volume,
     is_dicom_folder,
     is_prediction,
-    read_dicom_series,
-    read_modalities,
-    read_nifti,
+    read_scan,
     stem,
     write_map,
     write_mask,
 )
 
-NIFTI = (".nii", ".nii.gz")
-MASK_ENDINGS = ("_seg", "_liver", "_tumor", "_brain")  # of files that predict and the data sets lay beside scans
+MASK_ENDINGS = (
+    "_seg",
+    "_liver",
+    "_tumor",
+    "_brain",
+    "_foreground",
+    "_reference",
+)  # of files that predict and the data sets lay beside scans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Input:
 
     name: str
     images: tuple[pathlib.Path, ...]
+    channels: tuple[int, ...] = ()  # which of the volumes in a single file
 
 
 def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
@@ -46,7 +52,9 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
 
     Scans of one name are told apart by a number, so that no mask overwrites another.
     """
-    find = _brain_cases if "brain" in models else _ct_scans
+    last = list(models.values())[-1].config
+    several = len(last.data.modalities) > 1
+    find = _brain_cases if "brain" in models else _channel_cases if several else _scans
     found, failed = [], []
     for path in paths:
         if not path.exists():
@@ -71,7 +79,7 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
     return unique, failed
 
 
-def _ct_scans(path: pathlib.Path, _, seen: set[pathlib.Path] | None = None) -> tuple[list[Input], list[dict]]:
+def _scans(path: pathlib.Path, _, seen: set[pathlib.Path] | None = None) -> tuple[list[Input], list[dict]]:
     if path.is_file():
         return [Input(stem(path), (path,))], []
     seen = set() if seen is None else seen
@@ -86,40 +94,50 @@ def _ct_scans(path: pathlib.Path, _, seen: set[pathlib.Path] | None = None) -> t
             continue
         name = stem(child)
         mask = name.startswith("segmentation-") or name.endswith(MASK_ENDINGS)
-        if child.is_dir() or (child.name.endswith(NIFTI) and not mask):
-            scans += _ct_scans(child, _, seen)[0]
+        if child.is_dir() or (layouts.NIFTI.fullmatch(child.name) and not mask):
+            scans += _scans(child, _, seen)[0]
     return scans, []
 
 
+def _channel_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
+    """Scans of several channels: files that hold all of them, or NAME_0000.nii.gz, NAME_0001.nii.gz beside it."""
+    count = len(list(models.values())[-1].config.data.modalities)
+    groups: dict[pathlib.Path, dict[int, pathlib.Path]] = {}
+    scans, problems = [], []
+    for scan in _scans(path, models)[0]:
+        file = scan.images[0]
+        part = layouts.CHANNEL_FILE.fullmatch(stem(file))
+        if part:
+            groups.setdefault(file.with_name(part[1]), {})[int(part[2])] = file
+        else:
+            scans.append(dataclasses.replace(scan, channels=tuple(range(count))))
+    for place, files in groups.items():
+        missing = [f"{place.name}_{channel:04d}.nii[.gz]" for channel in range(count) if channel not in files]
+        if missing:
+            problems.append({"input": str(place), "reason": f"{place.parent} lacks {', '.join(missing)}"})
+        else:
+            scans.append(Input(place.name, tuple(files[channel] for channel in range(count))))
+    return scans, problems
+
+
 def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
-    config = models["brain"].config.copy_and_resolve_references()
+    config = models["brain"].config
     if path.is_file():
         wanted = ", ".join(config.data.modalities)
         return [], [
             {"input": str(path), "reason": f"{path} is one file; give the folder that holds {wanted} of a case"}
         ]
-    config.data.source, config.data.root = "brats", str(path)
-    cases, incomplete = layouts.scan_cases(config)
+    cases, incomplete = layouts.scan("brats", path, config.data.modalities)
     problems = [{"input": item.name, "reason": f"{item.reason}; {item.remedy}"} for item in incomplete]
     return [Input(case.name, case.images) for case in cases], problems
-
-
-def read_input(scan: Input, kind: str) -> Volume:
-    """The scan's Volume; `kind` is ct or mr. Raises VolumeError or OSError, naming the file and the remedy."""
-    if kind == "mr":
-        volume = read_modalities(scan.images)
-    elif scan.images[0].is_dir():
-        volume = read_dicom_series(scan.images[0])
-    else:
-        volume = read_nifti(scan.images[0], kind="ct")
-    return dataclasses.replace(volume, name=scan.name)
 
 
 def summarise(found: Segmentation, volume: Volume) -> dict:
     """Volumes in mL, lesion count (26-neighbourhood), and tumor over liver of one segmentation."""
     voxel_ml = math.prod(volume.spacing_mm) / 1000
-    if "brain" in found.probabilities:
-        return {"whole_tumor_ml": round(float((found.labels > 0).sum() * voxel_ml), 3)}
+    for name, field in (("brain", "whole_tumor_ml"), ("foreground", "foreground_ml")):
+        if name in found.probabilities:
+            return {field: round(float((found.labels > 0).sum() * voxel_ml), 3)}
     liver, tumor = int((found.labels >= 1).sum()), int((found.labels == 2).sum())
     summary = {"liver_ml": round(liver * voxel_ml, 3)}
     if "tumor" in found.probabilities or not liver:
@@ -145,7 +163,7 @@ def predict(
     for failure in failed:
         say(f"cannot segment {failure['input']}: {failure['reason']}")
     last = list(models.values())[-1].config
-    kind = "mr" if last.stage == "brain" else "ct"
+    kind = kind_of(last.data.modalities)
     summary = {"cases": [], "failed": failed}
     with progress("predict", len(scans)) as bar:
         for scan in scans:
@@ -165,7 +183,8 @@ def predict(
             try:
                 if mask.exists() and not is_prediction(mask):
                     raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
-                volume = read_input(scan, kind)
+                volume = read_scan(scan.images, kind, scan.channels, last.data.repair)
+                volume = dataclasses.replace(volume, name=scan.name)
                 found = segment(volume, models, announce=announce)
                 write_mask(mask, found.labels, volume)
                 for name, values in found.probabilities.items() if probabilities else ():
@@ -181,6 +200,7 @@ def predict(
                         "case": scan.name,
                         "input": str(scan.images[0].absolute()),
                         "images": [str(path.absolute()) for path in scan.images],
+                        "channels": list(scan.channels),
                         "mask": str(mask.absolute()),
                         **summarise(found, volume),
                         "box": found.box and {"start": found.box.start, "stop": found.box.stop},
@@ -198,7 +218,7 @@ def predict(
 def _write_summary(output: pathlib.Path, summary: dict) -> None:
     write_json(output / "summary.json", summary)
     rows = [
-        {name: value for name, value in case.items() if name not in ("box", "images")}
+        {name: value for name, value in case.items() if name not in ("box", "images", "channels")}
         | {"warnings": "; ".join(case["warnings"])}
         for case in summary["cases"]
     ]

@@ -6,9 +6,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 # What a trained network and its patches are made of: a run cannot go on with another value.
-FIXED_FIELDS = ("stage", "seed", "data", "window_hu", "patch_size", "box_margin", "network", "batch_size", "precision")
-# Of `data`, what may differ: where things lie and how many processes prepare them.
-MOVABLE_DATA = ("root", "prepared", "workers")
+FIXED_FIELDS = "stage seed data window_hu patch_size box_margin network augment batch_size precision".split()
+# Of `data`, what may differ: where things lie, how many processes prepare them, and what is scored.
+MOVABLE_DATA = ("root", "prepared", "workers", "on_leak")
 
 
 def to_json(config: ConfigDict) -> str:

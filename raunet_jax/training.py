@@ -99,6 +99,21 @@ def check_same_recipe(run: pathlib.Path, begun: ConfigDict, config: ConfigDict) 
         )
 
 
+def keep_split(run: pathlib.Path, split: dict) -> None:
+    """Write which cases each fold of `run` leaves out; TrainingError when it was begun with other cases or scans."""
+    path = run / "split.json"
+    if path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        parts = begun.keys() | split.keys()
+        moved = {case for part in parts for case in dict(begun.get(part, {}).items() ^ split.get(part, {}).items())}
+        if moved:
+            raise TrainingError(
+                f"{path}: the run was begun with other cases, or these scans have changed since: "
+                f"{', '.join(sorted(moved))}. Name another --workdir, or put them back"
+            )
+    files.write_json(path, split)
+
+
 class FoldRun:
     """One fold's training in `run`: the state, the loop's place, and the means to save both and go on from them."""
 
@@ -172,7 +187,8 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
     """
     training = FoldRun(config, patch_set, run, fold)
     last_step = config.epochs * training.epoch_steps
-    train_step = make_train_step(training.network, config.learning_rate, config.loss_per_sample)
+    augmentation = from_recipe(config)
+    train_step = make_train_step(training.network, config.learning_rate, config.loss_per_sample, augmentation)
     with training.checkpoints:
         training.resume()
         if training.step >= last_step:

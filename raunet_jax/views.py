@@ -2,7 +2,13 @@
 
 from raunet_jax.geometry import Box, View, expand, whole
 
-FOREGROUND = {"coarse": 1, "voi": 1, "tumor": 2, "brain": 1}  # the lowest label that a stage's network is to find
+FOREGROUND = {
+    "coarse": 1,
+    "voi": 1,
+    "tumor": 2,
+    "brain": 1,
+    "custom": 1,
+}  # the lowest label that a stage's network is to find
 STAGES = tuple(FOREGROUND)
 
 
@@ -11,7 +17,7 @@ def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, con
 
     coarse: every slice of the whole volume, resized in plane to the patch. voi: the liver's box and `config.box_margin`
     voxels around it, resized in plane to the patch, slices untouched. tumor: the same box at the scan's own
-    resolution. brain: the whole volume as it is.
+    resolution. brain, custom: the whole volume as it is.
 
     Args:
       stage: one of STAGES.
@@ -27,7 +33,7 @@ def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, con
     in_plane = (int(config.patch_size[1]), int(config.patch_size[0]))
     if stage == "coarse":
         return View(whole(shape), in_plane)
-    if stage == "brain":
+    if stage in ("brain", "custom"):
         return View(whole(shape), None)
     if liver_box is None:
         raise ValueError(f"stage {stage} looks inside the liver's box, and there is no liver voxel to draw one around")

@@ -1,7 +1,9 @@
 """Scans and masks in (NIfTI, DICOM series) and masks and maps out (NIfTI, on the grid of the file they belong to)."""
 
+import dataclasses
 import gzip
 import io
+import math
 import os
 import pathlib
 import zlib
@@ -14,6 +16,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from raunet_jax.dicom import is_dicom_folder, read_dicom_series
 from raunet_jax.files import replacing
 from raunet_jax.grid import RAS, Grid, Volume, VolumeError, check_affine, check_same_grid, common_name
+from raunet_jax.progress import say
 
 __all__ = [
     "Grid",
@@ -25,6 +28,7 @@ __all__ = [
     "read_mask",
     "read_modalities",
     "read_nifti",
+    "read_scan",
     "stem",
     "write_map",
     "write_mask",
@@ -40,50 +44,88 @@ _GEOMETRY = (
 ).split()
 
 
-def read_nifti(path: Path, kind: str = "ct") -> Volume:
-    """Read a scan of one channel: kind "ct" as int16 HU (rounded, clipped to int16), kind "mr" as float32.
+def read_scan(images: Sequence[Path], kind: str, channels: Sequence[int] = (), repair: bool = False) -> Volume:
+    """Read the files of one scan, whatever they are: NIfTI, a file a modality, one file of several, a DICOM series.
 
-    Raises VolumeError when the file is not NIfTI, is damaged or ends early, holds several volumes or no voxel, has
-    NaN or infinite intensities or a singular affine.
+    Args:
+      images: one path (a NIfTI file, or the folder of a DICOM series), or a NIfTI file a modality.
+      kind: "ct" gives int16 HU, "mr" float32.
+      channels: which of the volumes that a single file holds become the channels.
+      repair: take NaN and infinite voxels as the lowest value, and say so, instead of raising.
+
+    Raises VolumeError as the reader of that kind of file does.
+    """
+    (first, *others) = images
+    if others:
+        return read_modalities(images, kind, repair)
+    if pathlib.Path(first).is_dir():
+        return read_dicom_series(first)
+    return read_nifti(first, kind, channels, repair)
+
+
+def read_nifti(path: Path, kind: str = "ct", channels: Sequence[int] = (), repair: bool = False) -> Volume:
+    """Read a NIfTI scan: kind "ct" as int16 HU (rounded, clipped to int16), kind "mr" as float32.
+
+    `channels` are the volumes of a file that holds several, in the order wanted; without them it must hold one.
+    `repair` as in `read_scan`. Raises VolumeError when the file is not NIfTI, is damaged or ends early, holds several
+    volumes or no voxel, has NaN or infinite intensities or a singular affine.
     """
     if kind not in ("ct", "mr"):
         raise ValueError(f'kind is "{kind}"; it can be "ct" or "mr"')
-    image, grid = _open(path)
-    values = np.empty(grid.shape_xyz, np.int16 if kind == "ct" else np.float32, order="F")
-    for where, slab in _slabs(image, grid, path):
-        if kind == "ct" and not np.can_cast(slab.dtype, np.int16):
-            slab = np.clip(np.rint(slab.astype(np.float64)), -32768, 32767)
-        elif kind == "mr" and np.abs(slab).max() > np.finfo(np.float32).max:
-            raise VolumeError(f"{path}: intensity {np.abs(slab).max():.3g} does not fit float32; rescale the image.")
-        values[where] = slab
-    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, stem(path))
+    image, grid = _open(path, several=bool(channels))
+    there = math.prod(image.shape[3:])
+    if max(channels, default=0) >= there:
+        raise VolumeError(
+            f"{path}: holds {there} channels (shape {image.shape}) where channel {max(channels) + 1} is wanted; "
+            "dataset.json and the file must agree."
+        )
+    voxels = []
+    for channel in channels or (0,):
+        values = np.empty(grid.shape_xyz, np.int16 if kind == "ct" else np.float32, order="F")
+        for where, slab in _slabs(image, grid, path, channel, repair):
+            if kind == "ct" and not np.can_cast(slab.dtype, np.int16):
+                slab = np.clip(np.rint(slab.astype(np.float64)), -32768, 32767)
+            elif kind == "mr" and np.abs(slab).max() > np.finfo(np.float32).max:
+                raise VolumeError(
+                    f"{path}: intensity {np.abs(slab).max():.3g} does not fit float32; rescale the image."
+                )
+            values[where] = slab
+        voxels.append(grid.to_canonical(values)[..., None])
+    joined = voxels[0] if len(voxels) == 1 else np.concatenate(voxels, axis=-1)
+    return Volume(joined, grid.canonical_affine, grid, stem(path))
 
 
-def read_modalities(paths: Sequence[Path], kind: str = "mr") -> Volume:
+def read_modalities(paths: Sequence[Path], kind: str = "mr", repair: bool = False) -> Volume:
     """Read single-channel files of one case as the channels of one volume, in the order given.
 
-    The volume's grid is the first file's; raises VolumeError when another file's grid differs from it.
+    The volume's grid is the first file's; raises VolumeError when another file's grid differs from it (with `repair`,
+    when its shape does).
     """
     if not paths:
         raise ValueError("read_modalities was given no path")
-    first = read_nifti(paths[0], kind)
+    first = read_nifti(paths[0], kind, repair=repair)
     voxels = np.empty((*first.shape, len(paths)), first.voxels.dtype)
     voxels[..., :1] = first.voxels
     for channel, path in enumerate(paths[1:], 1):
-        volume = read_nifti(path, kind)
-        check_same_grid(volume.grid, path, first.grid, paths[0])
+        volume = read_nifti(path, kind, repair=repair)
+        grid = _on_grid_of(volume.grid, path, first.grid, paths[0], repair)
+        if grid is not volume.grid:  # back to the file's order, and forth as the first file's axes lie
+            volume = dataclasses.replace(
+                volume, voxels=grid.to_canonical(volume.grid.from_canonical(volume.voxels[..., 0]))[..., None]
+            )
         voxels[..., channel : channel + 1] = volume.voxels
     return Volume(voxels, first.affine, first.grid, common_name(stem(path) for path in paths))
 
 
-def read_mask(path: Path, like: Volume, labels: Sequence[int] = (0, 1, 2)) -> np.ndarray:
+def read_mask(path: Path, like: Volume, labels: Sequence[int] = (0, 1, 2), repair: bool = False) -> np.ndarray:
     """Read a label mask as (z, y, x) uint8 on the canonical grid of `like`.
 
     A mask stored as float, or in another orientation of the same grid, is fine. Raises VolumeError when a value is
-    none of `labels` or when the grid is not that of `like`.
+    none of `labels` or when the grid is not that of `like`; `repair` trusts the order of the voxels instead where only
+    the affine differs, and says so.
     """
     image, grid = _open(path)
-    check_same_grid(grid, path, like.grid, like.name)
+    grid = _on_grid_of(grid, path, like.grid, like.name, repair)
     mask = np.empty(grid.shape_xyz, np.uint8, order="F")
     wrong: set[float] = set()
     for where, slab in _slabs(image, grid, path):
@@ -103,6 +145,18 @@ def read_mask(path: Path, like: Volume, labels: Sequence[int] = (0, 1, 2)) -> np
             "is it an image, a probability map, or a mask of other labels? Map its labels first."
         )
     return grid.to_canonical(mask)
+
+
+def _on_grid_of(grid: Grid, path: Path, like: Grid, like_name, repair: bool) -> Grid:
+    """`grid` if it is that of `like`; if it is not and may be repaired, one of the same voxels that is."""
+    try:
+        check_same_grid(grid, path, like, like_name)
+    except VolumeError:
+        if not repair or grid.shape_xyz != like.shape_xyz:
+            raise
+        say(f"{path}: repaired on reading: its affine is not that of {like_name}, whose affine is taken instead")
+        return dataclasses.replace(grid, affine=like.affine, header=like.header)
+    return grid
 
 
 def write_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
@@ -141,7 +195,7 @@ def stem(path: Path) -> str:
     return pathlib.Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _open(path: Path) -> tuple[nib.Nifti1Image, Grid]:
+def _open(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid]:
     """Read all bytes of the file, so that a gzip's checksum is verified too, and parse the header."""
     try:
         content = pathlib.Path(path).read_bytes()
@@ -171,7 +225,7 @@ def _open(path: Path) -> tuple[nib.Nifti1Image, Grid]:
 
     if len(shape) < 3 or min(shape) <= 0:
         raise VolumeError(f"{path}: its shape is {shape}, so it holds no 3D scan; convert the scan again.")
-    if any(size > 1 for size in shape[3:]):
+    if not several and any(size > 1 for size in shape[3:]):
         raise VolumeError(
             f"{path}: holds several volumes (shape {shape}) where one is expected; save each of them to its own file."
         )
@@ -187,10 +241,13 @@ def _open(path: Path) -> tuple[nib.Nifti1Image, Grid]:
     return image, Grid(tuple(int(size) for size in shape[:3]), image.affine, image.header)
 
 
-def _slabs(image: nib.Nifti1Image, grid: Grid, path: Path) -> Iterator[tuple[tuple, np.ndarray]]:
+def _slabs(
+    image: nib.Nifti1Image, grid: Grid, path: Path, channel: int = 0, repair: bool = False
+) -> Iterator[tuple[tuple, np.ndarray]]:
     """Yield (index, values) of a few slices at a time: stored integers as they are, all else rescaled as float64."""
-    stored = image.dataobj.get_unscaled().reshape(grid.shape_xyz, order="F")
+    stored = image.dataobj.get_unscaled().reshape((*grid.shape_xyz, -1), order="F")[..., channel]
     slope, intercept = image.dataobj.slope, image.dataobj.inter
+    lowest = None
     for first in range(0, grid.shape_xyz[2], _SLAB):
         where = np.s_[:, :, first : first + _SLAB]
         slab = stored[where]
@@ -199,10 +256,20 @@ def _slabs(image: nib.Nifti1Image, grid: Grid, path: Path) -> Iterator[tuple[tup
             slab = slab * np.float64(slope) + np.float64(intercept)
             finite = np.isfinite(slab)
             if not finite.all():
-                raise VolumeError(
-                    f"{path}: voxel values are NaN or infinite ({finite.size - int(finite.sum())} in slices "
-                    f"{first}-{first + slab.shape[2] - 1}); replace them, or convert the scan again."
+                missing = finite.size - int(finite.sum())
+                slices = f"slices {first}-{first + slab.shape[2] - 1}"
+                if not repair or not np.isfinite(stored).any():
+                    raise VolumeError(
+                        f"{path}: voxel values are NaN or infinite ({missing} in {slices}); replace them, convert the "
+                        "scan again, or have them read as the lowest value (--config.data.repair=True)."
+                    )
+                if lowest is None:
+                    there = stored[np.isfinite(stored)]
+                    lowest = min(there.min() * np.float64(slope), there.max() * np.float64(slope)) + intercept
+                say(
+                    f"{path}: repaired on reading: {missing} NaN or infinite voxels in {slices} are taken as {lowest:g}"
                 )
+                slab = np.where(finite, slab, lowest)
         yield where, slab
 
 

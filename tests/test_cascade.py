@@ -242,7 +242,7 @@ def test_the_brain_is_searched_whole_and_its_labels_are_one():
     np.testing.assert_array_equal(found.labels, head[..., 3] > 0)
     assert list(found.probabilities) == ["brain"]
     empty = segment(volume(np.zeros_like(head)), {"brain": model("brain")})
-    assert not empty.labels.any() and empty.warnings == ["case-7: no tumor found"]
+    assert not empty.labels.any() and empty.warnings == ["case-7: nothing found; the mask is empty"]
 
 
 def save_run(folder, config, dices):

@@ -7,6 +7,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from raunet_jax.dicom import read_pixels, series_slices
 from raunet_jax.volume import VolumeError, is_dicom_folder, read_dicom_series, read_mask, write_mask
 
 ROWS, COLUMNS, SLICES = 5, 7, 6
@@ -193,6 +194,43 @@ def test_old_files_without_preamble_are_read(folder):
     assert (folder / "image_3").read_bytes()[128:132] != b"DICM"
     assert is_dicom_folder(folder)
     check_places(read_dicom_series(folder), TURN, (0, 0, 2.5))
+
+
+@pytest.mark.parametrize("value", [None, ""], ids=["absent", "without a value"])
+def test_what_an_anonymizer_left_out_takes_its_default(folder, value):
+    left_out = {"Modality": value, "RescaleSlope": value, "RescaleIntercept": value, "ImageType": value}
+    for index in range(3):
+        stored = hounsfield(index).tobytes()
+        write_slice(folder / f"image_{index}", index, np.eye(3), **left_out, PixelRepresentation=1, PixelData=stored)
+    volume = read_dicom_series(folder)
+    for index in range(3):
+        np.testing.assert_array_equal(volume.voxels[index, ::-1, ::-1, 0], hounsfield(index))
+
+
+def test_a_rescaling_that_is_no_number_is_named(folder):
+    for index in range(3):
+        write_slice(folder / f"image_{index}", index)
+    path = folder / "image_1"
+    path.write_bytes(path.read_bytes().replace(b"-1024.0 ", b"unknown "))
+    with pytest.raises(VolumeError, match="image_1: its rescaling to HU cannot be read .*export it again"):
+        read_dicom_series(folder)
+
+
+def test_slices_come_in_the_order_of_the_grid_without_their_pixels(folder):
+    numbers = [3, 10, 2, 11, 0, 1]
+    for index, number in enumerate(numbers):
+        write_slice(folder / f"image_{number}", index, PixelData=None)
+    slices = series_slices(folder)
+    assert [one.path.name for one in slices] == [f"image_{number}" for number in numbers]
+    assert slices[0].shape == (ROWS, COLUMNS)
+    np.testing.assert_allclose(slices[5].position, np.array([10, -20, 30]) + 5 * TURN @ (0, 0, 2.5))
+
+
+def test_pixels_come_as_stored(folder):
+    write_slice(folder / "image_2", 2)
+    data, stored = read_pixels(folder / "image_2")
+    assert data.RescaleIntercept == -1024
+    np.testing.assert_array_equal(stored.astype(int) * 2 - 1024, expected(2))
 
 
 def test_a_single_slice_takes_its_thickness(folder):

@@ -11,9 +11,12 @@ from rich.console import Console
 import exact_models
 import tiny_lits
 from configs import liver
-from data_prep import layouts
+from data_prep import patch_dataset
+from data_prep.cases import find_cases, split_cases
 from exact_models import model, rule
 from raunet_jax import evaluation, scores
+from raunet_jax.files import write_json
+from raunet_jax.recipe import stages_of
 from raunet_jax.report.page import write_report
 
 MARGIN = 2  # of tiny_lits.recipe
@@ -55,6 +58,14 @@ def recipe(root, tmp_path, **fields):
     return config
 
 
+def evaluate(config, workdir):
+    """Of a run that was trained on the recipe's own split."""
+    for name, stage in stages_of(config).items():
+        run = workdir / name if "stages" in config else workdir
+        write_json(run / "split.json", patch_dataset.deal(stage))
+    return evaluation.evaluate(config, workdir)
+
+
 def strict_json(path):
     def refuse(constant):
         raise AssertionError(f"{path} holds {constant}, which JSON has not")
@@ -63,7 +74,7 @@ def strict_json(path):
 
 
 def split_names(config):
-    split = layouts.split_cases(layouts.find_cases(config), config)
+    split = split_cases(find_cases(config), config)
     return [case.name for case in split.test], [[case.name for case in fold] for fold in split.folds]
 
 
@@ -71,7 +82,7 @@ def split_names(config):
 def test_each_case_is_segmented_by_the_one_model_that_never_saw_it(root, tmp_path, monkeypatch, folds):
     evaluated = use_models(monkeypatch, "tumor")
     config = recipe(root, tmp_path, folds=folds)
-    summary, failed = evaluation.evaluate(config, tmp_path)
+    summary, failed = evaluate(config, tmp_path)
     assert failed == []
     _, parts = split_names(config)
     for fold, name in evaluated:
@@ -85,7 +96,7 @@ def test_each_case_is_segmented_by_the_one_model_that_never_saw_it(root, tmp_pat
 def test_test_cases_are_segmented_by_all_folds_together_and_nothing_else_is(root, tmp_path, monkeypatch):
     evaluated = use_models(monkeypatch, "tumor")
     config = recipe(root, tmp_path, test_cases=2)
-    evaluation.evaluate(config, tmp_path)
+    evaluate(config, tmp_path)
     test, parts = split_names(config)
     assert evaluated == [(None, name) for name in test]
     assert len(test) == 2 and not set(test) & {name for part in parts for name in part}
@@ -94,7 +105,7 @@ def test_test_cases_are_segmented_by_all_folds_together_and_nothing_else_is(root
 def test_stage_coarse_is_evaluated_on_its_validation_cases(root, tmp_path, monkeypatch):
     evaluated = use_models(monkeypatch, "coarse")
     config = recipe(root, tmp_path, stage="coarse", folds=(0,))
-    evaluation.evaluate(config, tmp_path)
+    evaluate(config, tmp_path)
     _, (_, validation) = split_names(config)
     assert [name for _, name in evaluated] == validation and 0 < len(validation) < tiny_lits.CASES
 
@@ -111,7 +122,7 @@ def test_no_stage_of_a_cascade_has_trained_on_a_case_it_is_evaluated_on(root, tm
     evaluated = use_models(monkeypatch, "coarse", "voi", "tumor")
     config = cascade_recipe(root)
     config.folds = folds
-    evaluation.evaluate(config, tmp_path)
+    evaluate(config, tmp_path)
     _, (coarse_trained_on, coarse_validated_on) = split_names(config.stages.coarse)
     _, parts = split_names(config.stages.tumor)
     assert evaluated and not {name for _, name in evaluated} & set(coarse_trained_on)
@@ -126,7 +137,7 @@ def test_a_cascade_with_no_case_left_to_evaluate_on_says_how_to_get_one(root, tm
     config = cascade_recipe(root, validation_share=0.1)
     config.folds = (2,)
     with pytest.raises(ValueError, match=r"stage coarse was trained on every case of folds \(2,\).*test_cases above 0"):
-        evaluation.evaluate(config, tmp_path)
+        evaluate(config, tmp_path)
     assert evaluated == []
 
 
@@ -137,7 +148,7 @@ def labels_of(root, name):
 def test_stage_tumor_alone_is_given_the_reference_liver(root, tmp_path, monkeypatch):
     """A network that answers tumor everywhere then finds the whole liver, and nothing outside it."""
     use_models(monkeypatch, "tumor")
-    summary, _ = evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+    summary, _ = evaluate(recipe(root, tmp_path), tmp_path)
     assert len(summary["cases"]) == tiny_lits.CASES
     for case in summary["cases"]:
         labels = labels_of(root, case["case"])
@@ -149,7 +160,7 @@ def test_stage_tumor_alone_is_given_the_reference_liver(root, tmp_path, monkeypa
 
 def test_stage_voi_alone_is_given_the_box_around_the_reference_liver(root, tmp_path, monkeypatch):
     use_models(monkeypatch, "voi")
-    summary, _ = evaluation.evaluate(recipe(root, tmp_path, stage="voi"), tmp_path)
+    summary, _ = evaluate(recipe(root, tmp_path, stage="voi"), tmp_path)
     for case in summary["cases"]:
         labels = labels_of(root, case["case"])
         # the block of tiny_lits, 6 x 18 x 22, and 2 voxels around it, clipped at the first and maybe the last slice
@@ -171,7 +182,7 @@ def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, m
         config = recipe(root, tmp_path, stage=stage, data_folds=tiny_lits.CASES, folds=(0,))  # one case to draw
         workdir.mkdir()
         (workdir / "config.json").write_text(config.to_json())
-        summary, _ = evaluation.evaluate(config, workdir)
+        summary, _ = evaluate(config, workdir)
         on_disk = strict_json(workdir / "scores.json")
         assert on_disk == json.loads(json.dumps(summary))
         for values in (on_disk, *on_disk["cases"]):
@@ -190,12 +201,13 @@ def test_the_whole_cascade_finds_a_perfect_answer_perfect(tmp_path, monkeypatch)
     """In several orientations, and with the spleen and the rib that only the right order of stages leaves out."""
     hu, labels = exact_models.abdomen()
     for number, orientation in enumerate(("LPS", "RAS", "PIR", "LAI")):
+        hu[0, 0, 0] = number  # four scans, not four copies of one
         exact_models.write(tmp_path / "lits" / f"volume-{number}.nii.gz", hu, orientation)
         exact_models.write(tmp_path / "lits" / f"segmentation-{number}.nii.gz", labels, orientation)
     finds = {stage: rule(exact_models.FINDS[stage]) for stage in ("coarse", "voi", "tumor")}
     use_models(monkeypatch, "coarse", "voi", "tumor", margin=10, **finds)
     config = recipe(tmp_path / "lits", tmp_path, test_cases=2, data_folds=2, box_margin=10)
-    summary, failed = evaluation.evaluate(config, tmp_path)
+    summary, failed = evaluate(config, tmp_path)
     assert failed == [] and len(summary["cases"]) == 2
     assert summary["rule"] == "lits2017"
     for organ in ("liver", "tumor"):
@@ -210,7 +222,8 @@ def test_the_whole_cascade_finds_a_perfect_answer_perfect(tmp_path, monkeypatch)
         np.testing.assert_allclose(mask.affine, reference.affine)
         record = strict_json(folder / f"{case['case']}.json")
         assert record["images"] == [str(tmp_path / "lits" / f"{case['case']}.nii.gz")]
-        assert record["mask"] == reference.get_filename()
+        stored = nib.load(record["mask"])
+        np.testing.assert_array_equal(np.asarray(stored.dataobj), np.asarray(reference.dataobj))
         assert record["box"] == {"start": [0, 10, 6], "stop": [20, 42, 38]}
         assert list(record["stages"]) == ["coarse", "voi", "tumor"]
         assert record["seconds"] == pytest.approx(sum(record["stages"].values()))
@@ -223,7 +236,7 @@ def test_a_case_that_cannot_be_read_is_reported_and_the_others_are_scored(tmp_pa
     use_models(monkeypatch, "tumor")
     cut = root / "segmentation-2.nii.gz"
     cut.write_bytes(cut.read_bytes()[:60])
-    summary, failed = evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+    summary, failed = evaluate(recipe(root, tmp_path), tmp_path)
     assert sorted(case["case"] for case in summary["cases"]) == ["volume-0", "volume-1", "volume-3"]
     (sentence,) = failed
     assert sentence.startswith(f"volume-2: {cut}: the gzip ends early")
@@ -236,7 +249,7 @@ def test_when_no_case_can_be_scored_each_reason_is_given(tmp_path, monkeypatch):
     for path in root.glob("segmentation-*"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="not one case could be scored:\n(volume-.*not a NIfTI file.*\n?){3}"):
-        evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+        evaluate(recipe(root, tmp_path), tmp_path)
     assert not (tmp_path / "scores.json").exists()
 
 
@@ -246,7 +259,7 @@ def test_a_case_without_a_liver_is_scored_too(tmp_path, monkeypatch):
     nib.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine).to_filename(root / "segmentation-1.nii.gz")
     for stage in ("voi", "tumor"):
         use_models(monkeypatch, stage)
-        summary, failed = evaluation.evaluate(recipe(root, tmp_path, stage=stage), tmp_path / stage)
+        summary, failed = evaluate(recipe(root, tmp_path, stage=stage), tmp_path / stage)
         assert failed == [] and len(summary["cases"]) == 3
 
 
@@ -258,11 +271,12 @@ def test_the_brain_is_scored_by_its_own_rule(tmp_path, monkeypatch):
         labels[2:6, 3:7, 4:8], labels[3, 4, 5], labels[4, 4, 5] = 2, 1, 4
         for modality in ("t1", "t1ce", "t2", "flair"):
             image = np.where(labels > 0, 90, 0).astype(np.int16)
+            image[3, 4, 5] -= number  # three scans, not three copies of one
             nib.Nifti1Image(image, np.eye(4)).to_filename(case / f"{case.name}_{modality}.nii.gz")
         nib.Nifti1Image(labels, np.eye(4)).to_filename(case / f"{case.name}_seg.nii.gz")
     use_models(monkeypatch, "brain", brain=rule((1, 32767)))
     config = recipe(tmp_path / "brats", tmp_path, stage="brain")
     config.data.source, config.data.modalities = "brats", ("t1", "t1ce", "t2", "flair")
-    summary, failed = evaluation.evaluate(config, tmp_path)
+    summary, failed = evaluate(config, tmp_path)
     assert failed == [] and summary["rule"] == "brats" and len(summary["cases"]) == 3
     assert summary["whole_tumor"] == {"dice": 1, "sensitivity": 1, "specificity": 1, "hausdorff95": 0}

@@ -20,6 +20,7 @@ def config(tmp_path):
 class Patches:
     folder = pathlib.Path("patches")
     counts = {"fold_0": 3, "fold_1": 4}
+    split = {"test": {}, "fold_0": {"volume-0": "a"}, "fold_1": {"volume-1": "b"}}
 
     def __init__(self, *failed):
         self.failed = failed

@@ -17,7 +17,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 import tiny_lits
-from data_prep import cutting, layouts, patch_dataset
+from data_prep import cutting, patch_dataset, workers
+from data_prep.cases import find_cases, split_cases
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -83,8 +84,7 @@ def test_no_case_is_in_two_folds_and_folds_are_those_of_the_split(lits, built):
         for split in ("fold_0", "fold_1")
     }
     assert not inside["fold_0"] & inside["fold_1"]
-    cases = layouts.find_cases(config)
-    for number, fold in enumerate(layouts.split_cases(cases, config).folds):
+    for number, fold in enumerate(split_cases(find_cases(config), config).folds):
         assert inside[f"fold_{number}"] == {case.name for case in fold} - {f"volume-{tiny_lits.NO_TUMOR}"}
 
 
@@ -95,22 +95,22 @@ def test_bytes_do_not_depend_on_the_number_of_workers(lits, built, tmp_path):
 
 def test_test_cases_are_in_no_split(lits, tmp_path):
     config = tiny_lits.recipe(lits, tmp_path, test_cases=2)
-    cases = layouts.find_cases(config)
-    kept = {job.case.name for job in patch_dataset._jobs(config, cases)}
-    assert kept == {case.name for case in cases} - {case.name for case in layouts.split_cases(cases, config).test}
+    cases = find_cases(config)
+    kept = {job.case.name for job in patch_dataset._jobs(config, cases, patch_dataset.deal(config))}
+    assert kept == {case.name for case in cases} - {case.name for case in split_cases(cases, config).test}
     assert len(kept) == 4
 
 
 KILLED = """
     import multiprocessing, os, signal, sys
     import tiny_lits
-    from data_prep import cutting, patch_dataset
+    from data_prep import patch_dataset
     from raunet_jax import progress
 
     class Killer(progress._Plain):
         def advance(self, count=1, note=""):
             super().advance(count, note)
-            if self._done == 3:
+            if self._done == 3 and multiprocessing.active_children():
                 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -267,7 +267,7 @@ def test_a_builder_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkey
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    patch_dataset.RaunetPatches(tiny_lits.recipe(lits, tmp_path), [], tmp_path, tmp_path, "key")
+    patch_dataset.RaunetPatches(tiny_lits.recipe(lits, tmp_path), [], {}, tmp_path, tmp_path, "key")
     assert list(temporary.iterdir()) == []
 
 
@@ -296,7 +296,7 @@ def test_the_key_follows_what_decides_the_bytes_and_nothing_else(lits, tmp_path)
 
 
 def test_a_worker_that_dies_is_said_with_its_remedy(lits, tmp_path, monkeypatch):
-    monkeypatch.setattr(cutting, "_follow_parent", functools.partial(os._exit, 9))
+    monkeypatch.setattr(workers, "_follow_parent", functools.partial(os._exit, 9))
     with pytest.raises(patch_dataset.PatchSetError, match="lack of memory; .*--config.data.workers=1"):
         patch_dataset.prepare(tiny_lits.recipe(lits, tmp_path))
 

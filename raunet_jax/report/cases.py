@@ -11,10 +11,10 @@ import numpy as np
 from raunet_jax.geometry import Box
 from raunet_jax.report.figures import BRAIN, CT_WINDOW_HU, LIVER, case_planes, modality_planes
 from raunet_jax.report.surface import surface_views
-from raunet_jax.volume import Volume, is_dicom_folder, read_dicom_series, read_mask, read_modalities, read_nifti
+from raunet_jax.volume import Volume, read_mask, read_nifti, read_scan
 
 _REFERENCE_LABELS = {"ct": (0, 1, 2), "mr": (0, 1, 2, 3, 4)}  # any label of a brain mask is whole tumor
-_MAPS = ("liver", "tumor", "brain", "probability")  # endings of the probability maps beside a mask
+_MAPS = ("liver", "tumor", "brain", "foreground", "probability")  # endings of the probability maps beside a mask
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,6 @@ def read_records(folder: pathlib.Path) -> list[dict]:
     return [record | {"case": path.stem} for record, path in zip(records, paths, strict=True)]
 
 
-def read_scan(images: list[str], kind: str) -> Volume:
-    """A case's scan: one NIfTI file, a folder of DICOM slices, or several files as the channels of one volume."""
-    if len(images) > 1:
-        return read_modalities(images, kind)
-    return read_dicom_series(images[0]) if is_dicom_folder(images[0]) else read_nifti(images[0], kind)
-
-
 def _box(record: dict) -> Box | None:
     box = record.get("box")
     return Box(tuple(box["start"]), tuple(box["stop"])) if box else None
@@ -72,7 +65,7 @@ def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib
     Raises:
         VolumeError, OSError: a file is gone, damaged or of another grid; the message names it.
     """
-    volume = read_scan(images, look.kind)
+    volume = read_scan(images, look.kind, record.get("channels") or (), repair=True)
     name = pathlib.PurePath(record["case"]).name
     only_organ = max(look.shown.values()) == 1
 
@@ -92,8 +85,9 @@ def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib
     box = _box(record)
     planes = case_planes(volume, reference, prediction, box, probabilities, look.shown, look.kind, look.window_hu)
     modalities = surfaces = None
-    if look.kind == "mr":
-        names = look.modalities if len(look.modalities) == len(images) else [f"channel {c}" for c in range(len(images))]
+    channels = volume.voxels.shape[-1]
+    if channels > 1:
+        names = look.modalities if len(look.modalities) == channels else [f"channel {c}" for c in range(channels)]
         modalities = modality_planes(volume, tuple(names), reference, prediction)
     else:
         masks = {"reference": reference, "prediction": prediction}

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.files import write_text
+from raunet_jax.intensity import kind_of
 from raunet_jax.progress import progress
 from raunet_jax.report import curves, drawing, markup
 from raunet_jax.report.cases import Look, draw_case, natural, read_records
@@ -15,7 +16,13 @@ from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.scores.tables import comparison_tables
 from raunet_jax.volume import VolumeError
 
-STAGES = {"coarse": "liver localisation", "voi": "liver", "tumor": "tumor", "brain": "whole brain tumor"}
+STAGES = {
+    "coarse": "liver localisation",
+    "voi": "liver",
+    "tumor": "tumor",
+    "brain": "whole brain tumor",
+    "custom": "foreground",
+}
 _UNREAD = (VolumeError, OSError)
 
 # Columns of the table of cases: heading -> where in a case of scores.json the value is, and its digits.
@@ -38,6 +45,13 @@ _BRAIN_COLUMNS = {
     "specificity": (("whole_tumor", "specificity"), 4),
     "HD95, mm": (("whole_tumor", "hausdorff95"), 1),
     "ASSD, mm": (("whole_tumor", "assd"), 2),
+}
+_CUSTOM_COLUMNS = {
+    "Dice": (("foreground", "dice"), 3),
+    "sensitivity": (("foreground", "sensitivity"), 3),
+    "RVD": (("foreground", "rvd"), 3),
+    "HD95, mm": (("foreground", "hausdorff95"), 1),
+    "ASSD, mm": (("foreground", "assd"), 2),
 }
 
 
@@ -80,10 +94,9 @@ def _read_json(path: pathlib.Path) -> dict | None:
 def _look(config: ConfigDict) -> Look:
     stages = recipe.stages_of(config)
     last = next(reversed(stages.values()))
-    if last.stage == "brain":
-        return Look(kind="mr", modalities=tuple(last.data.modalities))
-    structures = None if "tumor" in stages else {"liver": 1}
-    return Look(kind="ct", structures=structures, window_hu=tuple(last.window_hu))
+    structures = {"brain": None, "tumor": None, "custom": {"foreground": 1}}.get(last.stage, {"liver": 1})
+    modalities = tuple(last.data.modalities)
+    return Look(kind_of(modalities), structures, tuple(last.window_hu), modalities)
 
 
 def _get(values: dict | None, keys: tuple[str, ...]):
@@ -93,7 +106,7 @@ def _get(values: dict | None, keys: tuple[str, ...]):
 
 
 def _columns(scores: dict | None) -> dict:
-    return _BRAIN_COLUMNS if scores and scores["rule"] == "brats" else _LIVER_COLUMNS
+    return {"brats": _BRAIN_COLUMNS, "custom": _CUSTOM_COLUMNS}.get(scores and scores["rule"], _LIVER_COLUMNS)
 
 
 def _scores(scores: dict | None) -> Html:
@@ -121,7 +134,8 @@ def _scores(scores: dict | None) -> Html:
         shown += [("Lesion precision", number(found["precision"]), "overlap > 0.5")]
         parts += [tag("h3", "Lesion detection and tumor burden"), _detection(scores)]
     dice = {
-        name: [_get(case, (name, "dice")) for case in scores["cases"]] for name in ("liver", "tumor", "whole_tumor")
+        name: [_get(case, (name, "dice")) for case in scores["cases"]]
+        for name in ("liver", "tumor", "whole_tumor", "foreground")
     }
     dice = {name.replace("_", " "): values for name, values in dice.items() if any(v is not None for v in values)}
     figures = [tag("h3", "Dice of every case")]
@@ -191,7 +205,7 @@ def _articles(records, scores, anchors, folder, look: Look) -> tuple[list[Html],
                 if drawn.modalities:
                     parts.append(markup.image(drawn.modalities, f"{name}: every modality"))
                 if drawn.surfaces:
-                    parts.append(markup.image(drawn.surfaces, f"{name}: surfaces of liver and tumors"))
+                    parts.append(markup.image(drawn.surfaces, f"{name}: surfaces of what was found"))
                 if histogram is None and look.kind == "ct":
                     histogram = _intensities(drawn, look, name)
             links = [tag("a", "previous", href=f"#{anchors[names[index - 1]]}")] if index else []

@@ -15,6 +15,7 @@ from raunet_jax.volume import VolumeError, is_dicom_folder
 _COLUMNS = {
     "liver_ml": ("liver, mL", 0),
     "tumor_ml": ("tumor, mL", 1),
+    "foreground_ml": ("foreground, mL", 2),
     "whole_tumor_ml": ("whole tumor, mL", 1),
     "tumor_count": ("tumors", 0),
     "tumor_burden": ("tumor burden, %", 2),
@@ -109,7 +110,7 @@ def _article(case: dict, anchor: str, output: pathlib.Path, look: Look | None) -
         parts.append(markup.image(drawn.planes, f"{name}: three planes with the outlines of what was found"))
         parts += [
             markup.image(png, f"{name}: {what}")
-            for png, what in ((drawn.modalities, "every modality"), (drawn.surfaces, "surfaces of liver and tumors"))
+            for png, what in ((drawn.modalities, "every modality"), (drawn.surfaces, "surfaces of what was found"))
             if png
         ]
     parts += _lesions(case.get("lesions"))

@@ -1,6 +1,7 @@
 """Scores of segmentations, as the LiTS and BraTS challenges define them."""
 
 from raunet_jax.scores.brats import score_brain_case, summarise_brain
+from raunet_jax.scores.custom import score_custom_case, summarise_custom
 from raunet_jax.scores.folders import as_stored, score_folders
 from raunet_jax.scores.liver import score_liver_case, summarise_liver
 from raunet_jax.scores.tables import comparison_tables, print_tables, write_scores
@@ -10,9 +11,11 @@ __all__ = [
     "comparison_tables",
     "print_tables",
     "score_brain_case",
+    "score_custom_case",
     "score_folders",
     "score_liver_case",
     "summarise_brain",
+    "summarise_custom",
     "summarise_liver",
     "write_scores",
 ]

@@ -13,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from raunet_jax.progress import progress, say
 from raunet_jax.scores.brats import score_brain_case, summarise_brain
+from raunet_jax.scores.custom import score_custom_case, summarise_custom
 from raunet_jax.scores.liver import score_liver_case, summarise_liver
 from raunet_jax.scores.tables import write_scores
 from raunet_jax.volume import Grid, Volume, VolumeError, read_mask, stem
@@ -20,6 +21,7 @@ from raunet_jax.volume import Grid, Volume, VolumeError, read_mask, stem
 RULES = {
     "liver": (score_liver_case, summarise_liver, (0, 1, 2)),
     "brain": (score_brain_case, summarise_brain, (0, 1, 2, 3, 4)),
+    "custom": (score_custom_case, summarise_custom, tuple(range(256))),
 }
 _PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_")
 
@@ -38,7 +40,7 @@ def score_folders(
 
     Args:
         output: path of the scores.json to write (and .csv beside it).
-        rule: "liver" (LiTS) or "brain" (BraTS, whole tumor).
+        rule: "liver" (LiTS), "brain" (BraTS, whole tumor) or "custom" (any one structure).
 
     Returns:
         The scores, and a sentence for every case that could not be scored: unreadable, another grid, no counterpart.

@@ -20,6 +20,15 @@ LIVER_COLUMNS = {
     "MSD": "msd",
 }
 BRAIN_COLUMNS = {"Dice": "dice", "Sensitivity": "sensitivity", "Specificity": "specificity", "HD95": "hausdorff95"}
+CUSTOM_COLUMNS = {
+    "Dice": "dice",
+    "std": "dice_std",
+    "Jaccard": "jaccard",
+    "Sensitivity": "sensitivity",
+    "RVD": "rvd",
+    "ASSD": "assd",
+    "HD95": "hausdorff95",
+}
 
 # RA-UNet, Jin et al., arXiv 1811.01328, Table VI: scores of the closed LiTS test set.
 LITS_LIVER = (
@@ -82,6 +91,9 @@ TUMOR_RULE = (
     "MSD are means over detected lesions (overlap > 0.5), 9001 for RVD and distances when none is."
 )
 IRCAD_SLIP = "The paper's own Jaccard here is a slip: 1 - VOE is .955."
+CUSTOM_RULE = (
+    "Means over cases. Both masks empty: Dice 1; one empty: Dice 0, and no distance, which its mean leaves out."
+)
 BRAIN_RULE = "BraTS's rule: both masks empty: Dice 1, HD95 0; one empty: Dice 0, HD95 373.13."
 
 
@@ -98,7 +110,7 @@ class Comparison:
 
 
 def comparison_tables(scores: dict) -> list[Comparison]:
-    """Return our rows beside the paper's for the dict that `summarise_liver` or `summarise_brain` made.
+    """Return our rows beside the paper's for the dict that one of the `summarise_*` functions made.
 
     An organ whose scores are None, because the run has no stage for it, has no table. `source` in `scores`, the
     recipe's data source where it is known, marks rows of drawn phantoms, which no published row compares with.
@@ -111,6 +123,11 @@ def comparison_tables(scores: dict) -> list[Comparison]:
         row = (ours, *(values[key] for key in BRAIN_COLUMNS.values()))
         source = "BraTS validation sets, paper's Table IX"
         return [Comparison("Brain, whole tumor", source, columns, (row,), BRATS, BRAIN_RULE)]
+
+    if scores["rule"] == "custom":
+        columns, values = tuple(CUSTOM_COLUMNS), scores["foreground"]
+        row = (ours, *(values[key] for key in CUSTOM_COLUMNS.values()))
+        return [Comparison("Foreground", "nothing published to compare with", columns, (row,), (), CUSTOM_RULE)]
 
     columns = tuple(LIVER_COLUMNS)
 

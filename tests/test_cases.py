@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from configs import brats, liver_coarse, liver_tumor, liver_voi
-from data_prep import layouts
-from data_prep.layouts import Case, DataNotFound, find_cases, split_cases
+from data_prep import cases as case_reading
+from data_prep.cases import DataNotFound, find_cases, split_cases
+from data_prep.layouts import Case
 from raunet_jax.volume import VolumeError, write_nifti
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -81,10 +82,12 @@ def test_a_lits_mask_without_volume_is_reported(tmp_path, capsys):
     assert f"{tmp_path}/segmentation-7.nii has no volume-7.nii[.gz]" in capsys.readouterr().err
 
 
-def test_two_copies_of_a_case_are_both_named(tmp_path):
+def test_two_files_of_one_case_are_both_named_and_the_case_left_out(tmp_path, capsys):
     touch(tmp_path, "a/volume-3.nii", "b/volume-3.nii.gz")
-    with pytest.raises(ValueError, match=r"a/volume-3\.nii and .*b/volume-3\.nii\.gz claim to be the same file.*root"):
-        find_cases(lits(tmp_path))
+    touch(tmp_path, "volume-4.nii", "segmentation-4.nii")
+    assert [case.name for case in find_cases(lits(tmp_path))] == ["volume-4"]
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/a/volume-3.nii and {tmp_path}/b/volume-3.nii.gz claim to be the same file of one case" in said
 
 
 def test_the_limit_takes_the_first_cases(tmp_path):
@@ -156,27 +159,31 @@ def test_when_every_case_is_incomplete_the_first_reason_is_given(tmp_path):
 
 
 def test_an_unknown_source_lists_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="config.data.source='mars' is not known; choose lits, brats, phantom"):
+    with pytest.raises(
+        ValueError, match="config.data.source='mars' is not known; choose lits, decathlon, ircadb, brats"
+    ):
         find_cases(lits(tmp_path, source="mars"))
 
 
 def test_unknown_modalities_list_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"modalities=\('pet',\) are not known; choose \('ct',\) or some of \('t1'"):
+    with pytest.raises(ValueError, match=r"modalities=\('pet',\) are not in source brats, which holds \('t1'"):
         find_cases(mr(tmp_path, modalities=("pet",)))
 
 
 def test_a_source_that_does_not_hold_the_recipes_modalities_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="source='brats' does not hold the modalities.*recipe 'liver_voi'.*lits is CT"):
+    with pytest.raises(ValueError, match=r"modalities=\('ct',\) are not in source brats"):
         find_cases(lits(tmp_path, source="brats"))
+    with pytest.raises(ValueError, match="source='lits' holds CT, and this recipe reads.*choose brats"):
+        find_cases(mr(tmp_path, source="lits"))
 
 
 def test_phantoms_are_drawn_when_missing_and_read_back(tmp_path):
     config = lits(tmp_path, source="phantom", cases=2, phantom_size=(32, 32, 8))
     found = find_cases(config)
-    folder = layouts.phantom_folder(config)
+    folder = case_reading.phantom_folder(config)
     assert folder.parent == tmp_path and "32x32x8" in folder.name
     assert [case.images[0] for case in found] == [folder / "volume-0.nii.gz", folder / "volume-1.nii.gz"]
-    volume, mask = layouts.read_case(found[1], config)
+    volume, mask = case_reading.read_case(found[1], config)
     assert volume.name == "volume-1" and volume.voxels.dtype == np.int16 and mask.shape == volume.shape
     assert set(np.unique(mask)) <= {0, 1, 2} and mask.any()
 
@@ -191,7 +198,7 @@ def test_fewer_phantoms_than_lie_there_are_the_first_ones(tmp_path):
 def test_phantom_folders_differ_by_kind_size_and_seed(tmp_path):
     base, head, size, seed = lits(tmp_path), mr(tmp_path), lits(tmp_path, phantom_size=(64, 64, 8)), lits(tmp_path)
     seed.seed = 1
-    assert len({layouts.phantom_folder(config) for config in (base, head, size, seed)}) == 4
+    assert len({case_reading.phantom_folder(config) for config in (base, head, size, seed)}) == 4
 
 
 def test_brats_labels_are_merged_to_whole_tumor_and_channels_stacked(tmp_path):
@@ -201,7 +208,7 @@ def test_brats_labels_are_merged_to_whole_tumor_and_channels_stacked(tmp_path):
         write_nifti(tmp_path / f"A_{modality}.nii.gz", np.full((3, 4, 5), value + 1, np.int16), AFFINE)
     write_nifti(tmp_path / "A_seg.nii.gz", labels, AFFINE)
     config = mr(tmp_path)
-    volume, mask = layouts.read_case(find_cases(config)[0], config)
+    volume, mask = case_reading.read_case(find_cases(config)[0], config)
     assert volume.voxels[0, 0, 0].tolist() == [1, 2, 3, 4] and volume.name == "A"
     np.testing.assert_array_equal(mask, labels > 0)
     assert mask.dtype == np.uint8
@@ -211,7 +218,7 @@ def test_a_case_without_mask_reads_as_none(tmp_path):
     write_nifti(tmp_path / "volume-0.nii", np.zeros((3, 4, 5), np.int16), AFFINE)
     config = lits(tmp_path)
     (case,) = find_cases(config, need_masks=False)
-    assert layouts.read_case(case, config)[1] is None
+    assert case_reading.read_case(case, config)[1] is None
 
 
 def test_a_label_of_another_data_set_is_refused(tmp_path):
@@ -219,7 +226,7 @@ def test_a_label_of_another_data_set_is_refused(tmp_path):
     write_nifti(tmp_path / "segmentation-0.nii", np.full((3, 4, 5), 4, np.uint8), AFFINE)
     config = lits(tmp_path)
     with pytest.raises(VolumeError, match=r"segmentation-0\.nii.*4.*\(0, 1, 2\)"):
-        layouts.read_case(find_cases(config)[0], config)
+        case_reading.read_case(find_cases(config)[0], config)
 
 
 @pytest.mark.parametrize("seed", range(3))

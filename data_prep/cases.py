@@ -1,0 +1,178 @@
+"""The cases of a recipe: found on its disk or drawn, read, and split by patient."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_prep import ircadb, layouts, phantom
+from data_prep.layouts import Case, Incomplete, natural
+from raunet_jax.intensity import kind_of
+from raunet_jax.progress import say
+from raunet_jax.volume import Volume, read_mask, read_scan
+
+PHANTOM_CASES = 6
+
+
+class DataNotFound(FileNotFoundError):
+    """No usable case where the recipe looks; the message says what was looked for, where, and what to do."""
+
+
+class Split(NamedTuple):
+    test: tuple[Case, ...]
+    folds: tuple[tuple[Case, ...], ...]  # of stage coarse: (train, validation)
+
+
+def phantom_folder(config: ConfigDict) -> pathlib.Path:
+    """Where the recipe's phantoms lie: a folder for each kind, size and seed."""
+    size = "x".join(str(voxels) for voxels in config.data.phantom_size)
+    prepared = pathlib.Path(config.data.prepared).expanduser()
+    return prepared / f"phantom_{_phantom_kind(config)}_{size}_seed{config.seed}"
+
+
+def _phantom_kind(config: ConfigDict) -> str:
+    return "abdomen" if kind_of(config.data.modalities) == "ct" else "head"
+
+
+def find_cases(config: ConfigDict, need_masks: bool = True) -> list[Case]:
+    """The usable cases of the recipe's source in natural order, at most `config.data.cases` of them when that is > 0.
+
+    Phantoms that are missing are drawn first. What is incomplete is reported on standard error and left out; a case
+    without a mask is kept when `need_masks` is False. Raises DataNotFound when none is left, ValueError for a source or
+    modalities that do not exist.
+    """
+    cases, incomplete = scan_cases(config)
+    if need_masks:
+        incomplete += [layouts.no_mask(case) for case in cases if case.mask is None]
+        cases = [case for case in cases if case.mask is not None]
+    for name, reason, remedy in incomplete:
+        say(f"{name} is left out: {reason}; {remedy}")
+    if not cases:
+        raise DataNotFound(_nothing_found(config, incomplete))
+    return cases[: config.data.cases] if config.data.cases > 0 else cases
+
+
+def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
+    """Every case there is, with or without a mask, and what is incomplete. Raises ValueError as `find_cases` does."""
+    data = config.data
+    modalities = tuple(data.modalities)
+    if data.source != "phantom":
+        return layouts.scan(data.source, pathlib.Path(data.root).expanduser(), modalities)
+    kind, root = _phantom_kind(config), phantom_folder(config)
+    if kind == "head" and not (modalities and set(modalities) <= set(layouts.MODALITIES)):
+        raise ValueError(
+            f"config.data.modalities={modalities} cannot be drawn; choose ('ct',) or some of {layouts.MODALITIES}"
+        )
+    count = data.cases if data.cases > 0 else PHANTOM_CASES
+    phantom.write_phantoms(root, kind, count, config.seed, tuple(data.phantom_size))
+    cases, incomplete = layouts.scan("lits" if kind == "abdomen" else "brats", root, modalities)
+    return cases[:count], incomplete  # an earlier run may have drawn more
+
+
+def read_case(case: Case, config: ConfigDict) -> tuple[Volume, np.ndarray | None]:
+    """The case's Volume and its mask, uint8 (z, y, x). Raises VolumeError.
+
+    Of CT the mask is 1 liver and 2 tumor; of MR and of anybody's own task (source custom) 1 is what is to be found: all
+    labels merged, or those of `config.data.foreground`.
+    """
+    volume = read_image(case, config)
+    return volume, None if case.mask is None else read_labels(case, volume, config)
+
+
+def read_image(case: Case, config: ConfigDict) -> Volume:
+    volume = read_scan(case.images, kind_of(config.data.modalities), case.channels, config.data.repair)
+    return dataclasses.replace(volume, name=case.name)
+
+
+def read_labels(case: Case, volume: Volume, config: ConfigDict) -> np.ndarray:
+    if case.mask.is_dir():
+        return ircadb.read_labels(case.mask, case.images[0], volume)
+    if config.stage not in ("brain", "custom"):
+        return read_mask(case.mask, volume, layouts.CT_LABELS, config.data.repair)
+    labels = read_mask(case.mask, volume, case.labels, config.data.repair)
+    foreground = tuple(config.data.foreground)
+    return (np.isin(labels, foreground) if foreground else labels > 0).astype(np.uint8)
+
+
+def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> list[Case]:
+    """The cases, those of one content (`contents` by case name) made cases of one patient, and said so."""
+    first: dict[str, Case] = {}
+    same: dict[str, str] = {}  # patient: the patient it turns out to be
+
+    def settled(patient: str) -> str:
+        while patient in same:
+            patient = same[patient]
+        return patient
+
+    for case in cases:
+        content = contents[case.name]
+        original = first.setdefault(content, case) if content else case
+        if original is not case:
+            say(f"{case.name} is the same scan as {original.name}; the two never fall into different folds")
+            ours, theirs = settled(case.patient), settled(original.patient)
+            if ours != theirs:
+                same[ours] = theirs
+    return [dataclasses.replace(case, patient=settled(case.patient)) for case in cases]
+
+
+def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
+    """Deal the patients out, shuffled by `config.seed`: first `config.data.test_cases` held out, the rest into folds.
+
+    Folds differ by at most one patient. Stage coarse has one model, so its folds are (train, validation). The test
+    cases are the same for every stage, so that no stage of a cascade has trained on them. Raises ValueError for too few
+    patients or fewer than two folds.
+    """
+    data = config.data
+    coarse = config.stage == "coarse"
+    if not coarse and data.folds < 2:
+        raise ValueError(f"config.data.folds={data.folds} leaves nothing to train on; use at least 2")
+    by_patient: dict[str, list[Case]] = {}
+    for case in sorted(cases, key=lambda case: natural(case.name)):
+        by_patient.setdefault(case.patient, []).append(case)
+    names = list(by_patient)
+    patients = [by_patient[names[index]] for index in np.random.default_rng(config.seed).permutation(len(names))]
+
+    held_out = 0
+    while held_out < len(patients) and sum(map(len, patients[:held_out])) < data.test_cases:
+        held_out += 1
+    test, rest = patients[:held_out], patients[held_out:]
+    parts = 2 if coarse else data.folds
+    if len(rest) < parts or sum(map(len, test)) < data.test_cases:
+        raise ValueError(
+            f"{len(patients)} patients are too few for {data.test_cases} test cases (config.data.test_cases) and "
+            f"{parts} {'parts' if coarse else 'folds (config.data.folds)'}; lower these, or add cases"
+        )
+    if coarse:
+        validation = min(len(rest) - 1, max(1, round(data.validation_share * len(rest))))
+        groups = [rest[validation:], rest[:validation]]
+    else:
+        groups = [rest[fold::parts] for fold in range(parts)]
+    return Split(_in_order(test), tuple(_in_order(group) for group in groups))
+
+
+def _in_order(patients: Iterable[Sequence[Case]]) -> tuple[Case, ...]:
+    return tuple(sorted((case for cases in patients for case in cases), key=lambda case: natural(case.name)))
+
+
+def _nothing_found(config: ConfigDict, incomplete: Sequence[Incomplete]) -> str:
+    source = config.data.source
+    if source == "phantom":
+        return f"no phantom was drawn in {phantom_folder(config).resolve()}"
+    root = pathlib.Path(config.data.root).expanduser().resolve()
+    if not root.is_dir():
+        there = "that folder does not exist"
+    else:
+        files = layouts.files_below(root)
+        volumes = [path.name for path in files if layouts.NIFTI.fullmatch(path.name)]
+        there = f"found {len(files)} files there, {len(volumes)} of them NIfTI"
+        if volumes:
+            there += f" ({', '.join(volumes[:3])}{', ...' if len(volumes) > 3 else ''})"
+        if incomplete:
+            there += f", and {len(incomplete)} incomplete cases (first: {incomplete[0].reason})"
+    return (
+        f"no usable {source} case below {root} (config.data.root): looked for {layouts.PATTERNS[source]}; {there}. "
+        f"{layouts.HOW_TO_GET[source]}. To run without any download: --config.data.source=phantom"
+    )

@@ -1,0 +1,60 @@
+"""What a dataset.json says of a data set: its channels and its labels (the Decathlon's format, and nnU-Net's)."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# As the Decathlon's Task01 calls what BraTS calls otherwise.
+SAME_MODALITY = {"t1w": "t1", "t1gd": "t1ce", "t1c": "t1ce", "t2w": "t2"}
+EXAMPLE = '{"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "structure"}}'
+
+
+class Description(NamedTuple):
+    path: pathlib.Path
+    modalities: tuple[str, ...]  # the name of each channel, lower case, BraTS's names where they have one
+    structures: dict[int, str]  # label value: name
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(sorted({0, *self.structures}))
+
+    def channels(self, modalities: Sequence[str]) -> tuple[int, ...]:
+        """The channel of each of `modalities`. Raises ValueError for one that the data set does not have."""
+        missing = [modality for modality in modalities if modality not in self.modalities]
+        if missing or not modalities:
+            raise ValueError(
+                f"{self.path}: holds the modalities {self.modalities}, and config.data.modalities={tuple(modalities)} "
+                f"asks for {', '.join(missing) or 'none'}; choose among those it holds"
+            )
+        return tuple(self.modalities.index(modality) for modality in modalities)
+
+
+def read_description(path: pathlib.Path) -> Description:
+    """Read a dataset.json.
+
+    Channels stand under "modality" (the Decathlon) or "channel_names" (nnU-Net), labels under "labels" either way
+    round: value to name, or name to value.
+
+    Raises:
+      ValueError: it is no JSON, or lacks one of these; the message shows an example.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        channels = content["modality"] if "modality" in content else content["channel_names"]
+        names = [str(channels[key]) for key in sorted(channels, key=int)]
+        structures = dict(_value_and_name(*item) for item in content["labels"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: cannot be used ({type(error).__name__}: {error}); it should hold at least {EXAMPLE}"
+        ) from error
+    modalities = tuple(SAME_MODALITY.get(name.lower(), name.lower()) for name in names)
+    if not modalities or len(set(modalities)) < len(modalities) or any(not 0 <= value <= 255 for value in structures):
+        raise ValueError(f"{path}: channels {modalities} must differ and labels {sorted(structures)} lie in 0 to 255")
+    return Description(path, modalities, structures)
+
+
+def _value_and_name(key: str, value) -> tuple[int, str]:
+    if isinstance(value, int):
+        return value, key
+    return int(key), str(value)

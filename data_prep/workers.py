@@ -1,0 +1,45 @@
+"""Worker processes for what is done case by case."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+GIBIBYTES_A_WORKER = 4  # what a worker takes at most for a 512 x 512 x 1000 scan
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def worker_count(config, jobs: int) -> int:
+    """`config.data.workers`, or as many as there are cores and as fit the memory; at most one a job."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = min(len(os.sched_getaffinity(0)), memory // (GIBIBYTES_A_WORKER << 30))
+    return max(1, min(config.data.workers or fitting, jobs))
+
+
+@contextlib.contextmanager
+def workers(config, jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes with one thread each: linear algebra on several threads may differ in the last bit."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)  # read by the libraries as they load, so it must be there before the processes are
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(worker_count(config, jobs), spawn, initializer=_follow_parent) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _follow_parent() -> None:
+    """End with the parent even when it is killed, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
