@@ -23,7 +23,11 @@ flags.DEFINE_string("workdir", None, "run folder: models, metrics, scores, page 
 flags.DEFINE_multi_string(
     "input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable"
 )
-flags.DEFINE_string("output", "", "predict: folder for masks, summary and page; score: the scores.json to write")
+flags.DEFINE_string(
+    "output",
+    "",
+    "predict: folder for masks, summary and page; score: the scores.json to write; evaluate: folder for scores",
+)
 flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
 flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")
 flags.DEFINE_string("reference", "", "score: folder of reference masks")
@@ -39,9 +43,12 @@ def main(arguments) -> int:
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and TFDS report each step of theirs at INFO
     from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
 
-    workdir = pathlib.Path(given.workdir) if given.workdir else None
-    names = ("config", "input", "output", "prediction", "reference", "compare", "probabilities", "json")
-    request = modes.Request(workdir=workdir, **{name: given[name].value for name in names})
+    paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
+    others = {name: given[name].value for name in ("config", "probabilities", "json")}
+    workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None
+    request = modes.Request(
+        workdir=workdir, input=[os.path.expanduser(path) for path in given.input], **paths, **others
+    )
     try:
         return modes.MODES[given.mode](request)
     except training.Stopped as stopped:

@@ -29,24 +29,27 @@ class Patient(NamedTuple):
 def find_patients(files: Sequence[pathlib.Path]) -> dict[str, Patient]:
     """The patients that `files` belong to, by name (3Dircadb1.N) in the order of N, complete or not.
 
-    Folders may lie at any depth, and archives may have been extracted into a folder of their own name. Raises
-    ValueError when two folders hold the same part of a patient.
+    Folders may lie at any depth, and archives may have been extracted into a folder of their own name.
     """
     folders: dict[int, dict[str, pathlib.Path]] = {}
     archives: dict[int, dict[str, pathlib.Path]] = {}
+    doubled: dict[int, str] = {}
     for folder in dict.fromkeys(path.parent for path in files):
         if folder.name.upper() == IMAGE:
-            _claim(folders, IMAGE, folder)
+            _claim(folders, doubled, IMAGE, folder)
         elif folder.parent.name.upper() == MASKS and folder.name.upper() != MASKS:
-            _claim(folders, MASKS, folder.parent)
-    for path in files:
-        number, part = _number_of(path.with_suffix("")), path.stem.upper()
-        whole = PATIENT.fullmatch(part) is not None
-        if path.suffix.lower() == ".zip" and number is not None and (whole or part in (IMAGE, MASKS)):
-            archives.setdefault(number, {}).setdefault(WHOLE if whole else part, path)
+            _claim(folders, doubled, MASKS, folder.parent)
+    for path in (path for path in files if path.suffix.lower() == ".zip"):
+        number = _number_of(path.with_suffix(""))
+        part = WHOLE if PATIENT.fullmatch(path.stem) else path.stem.upper()
+        if number is not None and part in (IMAGE, MASKS, WHOLE):
+            archives.setdefault(number, {}).setdefault(part, path)
     patients = {}
     for number in sorted(folders | archives):
         there = folders.get(number, {})
+        if number in doubled:
+            patients[f"3Dircadb1.{number}"] = Patient(number, None, None, doubled[number])
+            continue
         problem = _problem(there, archives.get(number, {}))
         patients[f"3Dircadb1.{number}"] = Patient(number, there.get(IMAGE), there.get(MASKS), problem)
     return patients
@@ -84,14 +87,14 @@ def _number_of(path: pathlib.Path) -> int | None:
     return int(matches[-1][1]) if matches else None
 
 
-def _claim(found: dict[int, dict[str, pathlib.Path]], part: str, folder: pathlib.Path) -> None:
+def _claim(found: dict[int, dict[str, pathlib.Path]], doubled: dict[int, str], part: str, folder: pathlib.Path) -> None:
     number = _number_of(folder)
     if number is None:
         return
     other = found.setdefault(number, {}).setdefault(part, folder)
     if other != folder:
-        raise ValueError(
-            f"{other} and {folder} both claim to be {part} of 3Dircadb1.{number}; move one away, or point "
+        doubled[number] = (
+            f"{other} and {folder} both claim to be {part} of 3Dircadb1.{number}: move one away, or point "
             "config.data.root at the folder of one copy"
         )
 

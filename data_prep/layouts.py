@@ -102,7 +102,7 @@ def no_mask(case: Case) -> Incomplete:
     """What to say of a case whose mask is not there."""
     image, name = case.images[0], case.name
     if image.is_dir():
-        return Incomplete(name, f"{image.parent} has no MASKS_DICOM folder", "extract MASKS_DICOM.zip there")
+        return Incomplete(name, f"{image.parent} has no MASKS_DICOM folder", "extract its MASKS_DICOM.zip there")
     lits = LITS_FILE.fullmatch(image.name)
     if lits:
         wanted = f"segmentation-{lits[2]}"
@@ -180,9 +180,8 @@ def _scan_ircadb(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> 
     _only_ct("ircadb", modalities)
     cases, incomplete = [], []
     for name, patient in ircadb.find_patients(files).items():
-        if patient.image is None or patient.problem:
-            reason = patient.problem or f"{name} has no PATIENT_DICOM folder"
-            incomplete.append(Incomplete(name, reason, "extract that archive, or download the patient again"))
+        if patient.image is None:
+            incomplete.append(Incomplete(name, patient.problem, "until then the patient is left out"))
         else:
             cases.append(Case(name, (patient.image,), patient.masks, patient=name))
     return cases, incomplete

@@ -228,6 +228,7 @@ def _finished(target: Path) -> PatchSet:
         shard = target / line.get("shard", "")
         if line.get("records") and (not shard.is_file() or shard.stat().st_size != line["bytes"]):
             raise PatchSetError(f"{shard} is missing or cut short; delete {target} and it is built again")
+    counts = {name: counts[name] for name in sorted(counts)}
     failed = tuple((line["case"], line["failed"]) for line in lines if "failed" in line)
     return PatchSet(target, failed, counts, json.loads((target / SPLIT).read_text(encoding="utf-8")))
 

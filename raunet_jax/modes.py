@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from data_prep import patch_dataset
+from data_prep.planning import plan
 from data_prep.verify import main as verify_sources
 from raunet_jax import evaluation, files, inspection, prediction, recipe, scores, training
 from raunet_jax.cascade import load_cascade
@@ -54,13 +55,13 @@ class Request:
 
 
 def verify(request: Request) -> int:
-    stages = recipe.stages_of(request.recipe)
+    stages = recipe.stages_of(plan(request.recipe))
     return verify_sources(list(stages.values())[-1])
 
 
 def prepare(request: Request) -> int:
     status = 0
-    for stage in recipe.stages_of(request.recipe).values():
+    for stage in recipe.stages_of(plan(request.recipe)).values():
         patches = patch_dataset.prepare(stage)
         counts = ", ".join(f"{split} {count}" for split, count in patches.counts.items())
         print(f"{stage.name}: {sum(patches.counts.values())} patches ({counts}) in {patches.folder}")
@@ -70,7 +71,7 @@ def prepare(request: Request) -> int:
 
 def train(request: Request) -> int:
     """Train every fold of every stage; a cascade is then evaluated. Case failures along the way make the status 1."""
-    config, run = request.recipe, request.run
+    config, run = plan(request.recipe), request.run
     cascade = "stages" in config
     places = {name: run / name if cascade else run for name in recipe.stages_of(config)}
     for name, stage in recipe.stages_of(config).items():  # before anything is written over what is there
@@ -96,10 +97,12 @@ def train(request: Request) -> int:
 
 
 def evaluate(request: Request) -> int:
-    summary, failed = evaluation.evaluate(request.recipe, request.run)
+    output = pathlib.Path(request.output).expanduser() if request.output else request.run
+    summary, failed = evaluation.evaluate(plan(request.recipe), request.run, output)
     scores.print_tables(summary, Console())
-    print(f"scores: {request.run / 'scores.json'}")
-    report(request)
+    print(f"scores: {output / 'scores.json'}")
+    if output == request.run:
+        report(request)
     for line in failed:
         say(f"not scored: {line}")
     return 1 if failed else 0
@@ -118,7 +121,8 @@ def predict(request: Request) -> int:
 
 
 def score(request: Request) -> int:
-    rule = "brain" if request.config is not None and request.config.get("stage") == "brain" else "liver"
+    stage = request.config.get("stage") if request.config is not None else None
+    rule = stage if stage in ("brain", "custom") else "liver"
     output = request.needed("output")
     folders = request.needed("prediction"), request.needed("reference")
     summary, problems = scores.score_folders(*folders, output, rule)
@@ -130,7 +134,8 @@ def score(request: Request) -> int:
 
 
 def inspect(request: Request) -> int:
-    return inspection.main(request.config, request.workdir, request.compare or None, request.json)
+    config = request.config and plan(request.config)
+    return inspection.main(config, request.workdir, request.compare or None, request.json)
 
 
 def report(request: Request) -> int:

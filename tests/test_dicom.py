@@ -1,5 +1,6 @@
 import pathlib
 
+import gdcm
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -288,3 +289,22 @@ def test_a_dicom_folder_is_known_by_its_files(folder, tmp_path):
     assert not is_dicom_folder(folder) and not is_dicom_folder(tmp_path / "nowhere")
     write_slice(folder / "anything", 0)
     assert is_dicom_folder(folder) and not is_dicom_folder(folder / "anything")
+
+
+def test_slices_compressed_as_jpeg_are_decoded(tmp_path):
+    for folder in ("plain", "jpeg"):
+        (tmp_path / folder).mkdir()
+    write_series(tmp_path / "plain")
+    for path in (tmp_path / "plain").iterdir():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(tmp_path / "jpeg" / path.name))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+    jpeg = read_dicom_series(tmp_path / "jpeg")
+    np.testing.assert_array_equal(jpeg.voxels, read_dicom_series(tmp_path / "plain").voxels)

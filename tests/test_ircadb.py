@@ -212,8 +212,10 @@ def test_a_patients_own_folder_may_be_the_root(tmp_path, monkeypatch):
 @pytest.mark.parametrize("part", ["PATIENT_DICOM", "MASKS_DICOM/liver"])
 def test_two_copies_of_a_patient_are_named(part):
     words = rf"data/a/3Dircadb1.5/{part[:5]}.* and data/b/3Dircadb1.5/{part[:5]}.* both claim to be .* move one away"
-    with pytest.raises(ValueError, match=words):
-        find_patients(files(f"a/3Dircadb1.5/{part}/image_0", f"b/3Dircadb1.5/{part}/image_0"))
+    others = "a/3Dircadb1.6/PATIENT_DICOM/image_0"
+    found = find_patients(files(f"a/3Dircadb1.5/{part}/image_0", f"b/3Dircadb1.5/{part}/image_0", others))
+    assert found["3Dircadb1.5"].image is None and re.search(words, found["3Dircadb1.5"].problem)
+    assert found["3Dircadb1.6"].problem == ""
 
 
 @pytest.mark.parametrize(
