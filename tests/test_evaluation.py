@@ -280,3 +280,79 @@ def test_the_brain_is_scored_by_its_own_rule(tmp_path, monkeypatch):
     summary, failed = evaluate(config, tmp_path)
     assert failed == [] and summary["rule"] == "brats" and len(summary["cases"]) == 3
     assert summary["whole_tumor"] == {"dice": 1, "sensitivity": 1, "specificity": 1, "hausdorff95": 0}
+
+
+def copy_under_other_names(root, target, *numbers):
+    """The same scans as `root` has, with other numbers and stored upside down."""
+    target.mkdir(exist_ok=True)
+    for number in numbers:
+        for kind in ("volume", "segmentation"):
+            image = nib.load(root / f"{kind}-{number}.nii.gz")
+            voxels, affine = np.asarray(image.dataobj)[:, :, ::-1], image.affine @ np.diag([1, 1, -1, 1])
+            nib.Nifti1Image(voxels, affine).to_filename(target / f"{kind}-{number + 100}.nii.gz")
+    return target
+
+
+def other_scans(target):
+    """Three scans with numbers from 50 on that are no copies of those of `tiny_lits.write`."""
+    tiny_lits.write(target, 3)
+    for number in range(3):
+        for kind in ("volume", "segmentation"):
+            (target / f"{kind}-{number}.nii.gz").rename(target / f"{kind}-{number + 50}.nii.gz")
+    for number in range(50, 53):
+        image = nib.load(target / f"volume-{number}.nii.gz")
+        nib.Nifti1Image(np.asarray(image.dataobj) + np.int16(7), image.affine).to_filename(
+            target / f"volume-{number}.nii.gz"
+        )
+    return target
+
+
+@pytest.mark.parametrize("on_leak", ["exclude", "warn"])
+def test_scans_of_an_external_test_that_the_run_trained_on_are_excluded_or_marked(
+    root, tmp_path, monkeypatch, capsys, on_leak
+):
+    evaluated = use_models(monkeypatch, "tumor")
+    trained = recipe(root, tmp_path)
+    external = recipe(copy_under_other_names(root, other_scans(tmp_path / "external"), 1, 3), tmp_path)
+    external.data.on_leak = on_leak
+    write_json(tmp_path / "split.json", patch_dataset.deal(trained))
+    summary, failed = evaluation.evaluate(external, tmp_path, tmp_path / "out")
+    unseen, seen = {"volume-50", "volume-51", "volume-52"}, {"volume-101", "volume-103"}
+    assert failed == [] and all(fold is None for fold, _ in evaluated)
+    assert {name for _, name in evaluated} == (unseen if on_leak == "exclude" else unseen | seen)
+    assert {case["case"] for case in summary["cases"] if case.get("leak")} == (set() if on_leak == "exclude" else seen)
+    said = capsys.readouterr().err
+    assert all(f"{name} is a scan that this run has trained on" in said for name in seen)
+    assert (tmp_path / "out" / "scores.json").is_file() and not (tmp_path / "scores.json").exists()
+
+
+def test_a_case_added_after_training_moves_no_other_and_is_not_scored(tmp_path, monkeypatch, capsys):
+    root = tiny_lits.write(tmp_path / "lits", 5)
+    evaluated = use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path, test_cases=2)
+    split = patch_dataset.deal(config)
+    write_json(tmp_path / "split.json", split)
+    for path in other_scans(tmp_path / "new").iterdir():
+        path.rename(root / path.name)
+    evaluation.evaluate(config, tmp_path)
+    assert [name for _, name in evaluated] == list(split["test"])
+    assert "volume-51 is left out: it is not among the cases that this run was trained with" in capsys.readouterr().err
+
+
+def test_a_held_out_case_that_is_gone_is_a_failure(tmp_path, monkeypatch):
+    root = tiny_lits.write(tmp_path / "lits", 5)
+    use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path, test_cases=2)
+    split = patch_dataset.deal(config)
+    write_json(tmp_path / "split.json", split)
+    gone, kept = split["test"]
+    (root / f"{gone}.nii.gz").unlink()
+    summary, failed = evaluation.evaluate(config, tmp_path)
+    assert [case["case"] for case in summary["cases"]] == [kept]
+    assert failed == [f"{gone}: this run holds it out, and it is no longer there"] == summary["failed"]
+
+
+def test_a_run_that_does_not_say_what_it_trained_on_is_not_evaluated(root, tmp_path, monkeypatch):
+    use_models(monkeypatch, "tumor")
+    with pytest.raises(FileNotFoundError, match="split.json is missing: it says which cases the models saw"):
+        evaluation.evaluate(recipe(root, tmp_path), tmp_path)
