@@ -20,7 +20,7 @@ _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # NIfTI's xyzt_units; files t
 
 
 class VolumeError(ValueError):
-    """A file cannot be used as a scan or mask; the message names the file, the value and the remedy."""
+    """A file cannot be used as a scan or mask; the message names the file, the value and, at its end, the remedy."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +90,8 @@ def check_affine(affine: np.ndarray, name) -> None:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or sizes.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
         raise VolumeError(
-            f"{name}: its affine is singular, so the voxels have no place in space:\n{_text(affine)}\n"
-            "Repair the header's qform/sform (for example from the original DICOM series with dcm2niix)."
+            f"{name}: its affine is singular, so the voxels have no place in space:\n{_text(affine)};\n"
+            "repair the header's qform/sform (for example from the original DICOM series with dcm2niix)."
         )
 
 
@@ -109,9 +109,9 @@ def check_same_grid(grid: Grid, name, like: Grid, like_name) -> None:
         f"{name}: its affine puts the voxels up to {apart:.1f} mm away from those of {like_name} (tolerance "
         f"{GRID_TOLERANCE_MM} mm)"
         f"{_difference(grid, like)}\naffine of {name}:\n{_text(grid.affine)}\n"
-        f"affine of {like_name}:\n{_text(like.affine)}\n"
-        "Look at both in a viewer, find out which header is wrong, and give that file the other's affine; where voxels "
-        "lie alike in both files, --config.data.repair=True reads them so."
+        f"affine of {like_name}:\n{_text(like.affine)};\n"
+        "look at both in a viewer, find out which header is wrong, and give that file the other's affine, or, where "
+        "voxels lie alike in both files, have them read so (--config.data.repair=True)."
     )
 
 

@@ -142,7 +142,7 @@ def read_mask(path: Path, like: Volume, labels: Sequence[int] = (0, 1, 2), repai
         shown = ", ".join(f"{value:g}" for value in sorted(wrong)[:6]) + (", …" if len(wrong) > 6 else "")
         raise VolumeError(
             f"{path}: holds the values {shown} where a mask of labels {tuple(labels)} is expected: "
-            "is it an image, a probability map, or a mask of other labels? Map its labels first."
+            "is it an image, a probability map, or a mask of other labels; map its labels first."
         )
     return grid.to_canonical(mask)
 
@@ -206,7 +206,9 @@ def _open(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid]:
     except (zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(f"{path}: the gzip is damaged ({error}); copy or download the file again.") from None
     except OSError as error:
-        raise VolumeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise VolumeError(
+            f"{path}: cannot be read ({error.strerror}); copy it there, and see that you may read it."
+        ) from error
 
     if content[344:348] == b"n+1\0":
         kind = nib.Nifti1Image
@@ -242,35 +244,47 @@ def _open(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid]:
 
 
 def _slabs(
-    image: nib.Nifti1Image, grid: Grid, path: Path, channel: int = 0, repair: bool = False
+    image: nib.Nifti1Image, grid: Grid, path: Path, channel: int = 0, repair: bool | None = None
 ) -> Iterator[tuple[tuple, np.ndarray]]:
-    """Yield (index, values) of a few slices at a time: stored integers as they are, all else rescaled as float64."""
+    """Yield (index, values) of a few slices at a time: stored integers as they are, all else rescaled as float64.
+
+    `repair` None: what is no number has no lowest value to be taken for it.
+    """
     stored = image.dataobj.get_unscaled().reshape((*grid.shape_xyz, -1), order="F")[..., channel]
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    slope, intercept = np.float64(image.dataobj.slope), np.float64(image.dataobj.inter)
     lowest = None
     for first in range(0, grid.shape_xyz[2], _SLAB):
         where = np.s_[:, :, first : first + _SLAB]
         slab = stored[where]
         slab = slab.astype(slab.dtype.newbyteorder("="), copy=False)
         if slab.dtype.kind == "f" or (slope, intercept) != (1, 0):
-            slab = slab * np.float64(slope) + np.float64(intercept)
+            slab = slab * slope + intercept
             finite = np.isfinite(slab)
             if not finite.all():
-                missing = finite.size - int(finite.sum())
-                slices = f"slices {first}-{first + slab.shape[2] - 1}"
-                if not repair or not np.isfinite(stored).any():
-                    raise VolumeError(
-                        f"{path}: voxel values are NaN or infinite ({missing} in {slices}); replace them, convert the "
-                        "scan again, or have them read as the lowest value (--config.data.repair=True)."
-                    )
                 if lowest is None:
-                    there = stored[np.isfinite(stored)]
-                    lowest = min(there.min() * np.float64(slope), there.max() * np.float64(slope)) + intercept
-                say(
-                    f"{path}: repaired on reading: {missing} NaN or infinite voxels in {slices} are taken as {lowest:g}"
-                )
+                    lowest = _lowest_for_missing(stored, slope, intercept, path, repair)
                 slab = np.where(finite, slab, lowest)
         yield where, slab
+
+
+def _lowest_for_missing(stored: np.ndarray, slope: float, intercept: float, path: Path, repair: bool | None) -> float:
+    """The lowest value of a volume in which some are NaN or infinite, and say so; VolumeError unless `repair`."""
+    lowest, missing = np.inf, {}
+    for index in range(stored.shape[2]):
+        values = stored[..., index] * slope + intercept
+        finite = np.isfinite(values)
+        lowest = float(values.min(where=finite, initial=lowest))
+        if not finite.all():
+            missing[index] = finite.size - int(finite.sum())
+    count, slices = sum(missing.values()), f"slices {min(missing)}-{max(missing)}"
+    if not repair or not np.isfinite(lowest):
+        otherwise = "." if repair is None else ", or have them read as the lowest value (--config.data.repair=True)."
+        raise VolumeError(
+            f"{path}: voxel values are NaN or infinite ({count} in {slices}); replace them or convert the scan "
+            f"again{otherwise}"
+        )
+    say(f"{path}: repaired on reading: {count} NaN or infinite voxels in {slices} are taken as {lowest:g}")
+    return lowest
 
 
 def _write_like(path: Path, values: np.ndarray, grid: Grid, as_stored: bool = False, description: bytes = b"") -> None:

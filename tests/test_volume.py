@@ -311,6 +311,55 @@ def test_a_mask_off_by_rounding_is_accepted_and_one_of_another_shape_is_not(tmp_
         read_mask(save(tmp_path / "other.nii", np.zeros((4, 5, 5), np.uint8), oblique()), volume)
 
 
+def test_repair_reads_what_is_no_number_as_the_lowest_value_and_says_so(tmp_path, capsys):
+    values = np.random.default_rng(0).normal(100, 20, SHAPE_XYZ).astype(np.float32)
+    holes = values.copy()
+    holes[1, 2, 3], holes[0, 0, 0], holes[3, 4, 5] = np.nan, np.inf, -np.inf
+    path = save(tmp_path / "a.nii", holes, np.eye(4))
+    with pytest.raises(VolumeError, match=r"NaN or infinite \(3 in slices 0-5\).*config.data.repair=True"):
+        read_nifti(path, "mr")
+    values[1, 2, 3] = values[0, 0, 0] = values[3, 4, 5] = holes[np.isfinite(holes)].min()
+    np.testing.assert_allclose(read_nifti(path, "mr", repair=True).voxels[..., 0], values.transpose(2, 1, 0))
+    said = capsys.readouterr().err
+    assert f"{path}: repaired on reading: 3 NaN or infinite voxels in slices 0-5 are taken as" in said
+
+
+def test_repair_does_not_make_up_a_scan_of_nothing(tmp_path):
+    path = save(tmp_path / "a.nii", np.full(SHAPE_XYZ, np.nan, np.float32), np.eye(4))
+    with pytest.raises(VolumeError, match="NaN or infinite"):
+        read_nifti(path, "mr", repair=True)
+
+
+@pytest.mark.parametrize(
+    "change", [np.diag([-1, -1, 1, 1]), np.diag([1, 1, 3, 1]), nib.affines.from_matvec(np.eye(3), [9, 0, 7])]
+)
+def test_repair_trusts_the_order_of_a_masks_voxels_over_its_affine_and_says_so(tmp_path, capsys, change):
+    volume = read_nifti(save(tmp_path / "scan.nii", numbered(), oblique("LPS")))
+    labels = np.random.default_rng(1).integers(0, 3, SHAPE_XYZ).astype(np.uint8)
+    right = read_mask(save(tmp_path / "right.nii", labels, oblique("LPS")), volume)
+    wrong = save(tmp_path / "wrong.nii", labels, oblique("LPS") @ change)
+    with pytest.raises(VolumeError, match="config.data.repair=True"):
+        read_mask(wrong, volume)
+    np.testing.assert_array_equal(read_mask(wrong, volume, repair=True), right)
+    assert f"{wrong}: repaired on reading: its affine is not that of scan" in capsys.readouterr().err
+
+
+def test_repair_does_not_bend_another_shape(tmp_path):
+    volume = read_nifti(save(tmp_path / "scan.nii", numbered(), np.eye(4)))
+    path = save(tmp_path / "mask.nii", np.zeros((4, 5, 5), np.uint8), np.eye(4))
+    with pytest.raises(VolumeError, match="does not match the shape"):
+        read_mask(path, volume, repair=True)
+
+
+def test_a_modality_whose_affine_is_repaired_lies_like_the_first(tmp_path):
+    """Also where the wrong affine would turn it another way round."""
+    voxels = numbered()
+    first = save(tmp_path / "A_t1.nii", voxels, oblique("LPS"))
+    second = save(tmp_path / "A_t2.nii", voxels + 1, oblique("RAS"))
+    volume = read_modalities([first, second], repair=True)
+    np.testing.assert_array_equal(volume.voxels[..., 1], volume.voxels[..., 0] + 1)
+
+
 def test_what_cannot_be_a_mask_of_the_volume_is_not_written(tmp_path):
     volume = read_nifti(save(tmp_path / "scan.nii", numbered(), np.eye(4)))
     with pytest.raises(VolumeError, match=r"shape \(4, 5, 6\) \(z, y, x\) is not of a scan of shape \(6, 5, 4\)"):
