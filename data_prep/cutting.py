@@ -47,6 +47,7 @@ class Job:
     number: int
     split: str
     patches: int | None
+    liver_box: geometry.Box | None = None  # None: the reference liver's
 
     @property
     def shard(self) -> str:
@@ -84,7 +85,8 @@ def records(config, job: Job) -> Iterator[dict]:
     kind = intensity.kind_of(config.data.modalities)
     encoded = intensity.encode(volume.voxels, kind, tuple(config.window_hu))
     del volume
-    view = views.view_for(config.stage, mask.shape, geometry.bounding_box(mask > 0), config)
+    box = job.liver_box or geometry.bounding_box(mask > 0)
+    view = views.view_for(config.stage, mask.shape, box, config)
     patch_shape = tuple(int(size) for size in reversed(config.patch_size))
     lowest = encoded.voxels.min((0, 1, 2))
     voxels, _ = geometry.pad_to(view.image(encoded.voxels), patch_shape, lowest)

@@ -92,7 +92,9 @@ def _in_worker(case: Case, recipe: dict) -> Fingerprint:
 
 def _key(case: Case, config: ConfigDict) -> str:
     files = [[os.path.abspath(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files_of(case)]
-    return hashlib.sha256(json.dumps([files, list(config.data.modalities), case.channels]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([files, list(config.data.modalities), case.channels, config.data.repair]).encode()
+    ).hexdigest()
 
 
 def _read_cache(path: Path) -> dict[str, Sequence]:

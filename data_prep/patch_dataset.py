@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import absl.logging
 import tensorflow_datasets as tfds
@@ -25,6 +26,7 @@ from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, i
 from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
 from raunet_jax import files
+from raunet_jax.geometry import Box
 from raunet_jax.progress import say
 
 NAME = "raunet_patches"
@@ -49,14 +51,14 @@ def split_names(config) -> tuple[str, ...]:
     return tuple(f"fold_{fold}" for fold in range(config.data.folds))
 
 
-def folder(config) -> Path:
+def folder(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> Path:
     """Where the recipe's patch set lies, keyed by all that decides its bytes: recipe fields and the files' SHA-256.
 
     Raises:
       DataNotFound: no case under `config.data.root`.
     """
     cases = find_cases(config)
-    return _folder(config, cases, fingerprints(cases, config))
+    return _folder(config, cases, fingerprints(cases, config), boxes)
 
 
 def deal(config) -> dict[str, dict[str, str | None]]:
@@ -69,8 +71,10 @@ def deal(config) -> dict[str, dict[str, str | None]]:
     return _deal(config, cases, fingerprints(cases, config))
 
 
-def prepare(config) -> PatchSet:
+def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet:
     """Build the recipe's patch set unless it is there, and say what it holds.
+
+    `boxes` are the liver's by case name, voxels, without margin; a case that has none there is cut around its reference.
 
     A case that cannot be used is left out, reported, and listed in `failed`. Only one process builds a set at a time;
     others wait for it. Files that were changed or repaired give another key, so that the set is built anew.
@@ -82,11 +86,12 @@ def prepare(config) -> PatchSet:
     """
     cases = find_cases(config)
     prints = fingerprints(cases, config)
-    target = _folder(config, cases, prints)
+    target = _folder(config, cases, prints, boxes)
     if not target.exists():
         with _alone(target.parent):
             if not target.exists():
-                _build(config, cases, _deal(config, cases, prints), target)
+                split = _deal(config, cases, prints)
+                _build(config, _jobs(config, cases, split, boxes), split, target)
     patch_set = _finished(target)
     for case, reason in patch_set.failed:
         say(f"left out of the patch set: {case}: {reason}")
@@ -180,8 +185,8 @@ def _recipe(config) -> dict:
     }
 
 
-def _folder(config, cases: list[Case], prints: dict[str, Fingerprint]) -> Path:
-    key = [_recipe(config), [[case.name, prints[case.name].files] for case in cases]]
+def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Mapping[str, Box]) -> Path:
+    key = [_recipe(config), [[case.name, prints[case.name].files, boxes.get(case.name)] for case in cases]]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     size = "x".join(str(int(length)) for length in config.patch_size)
     prepared = Path(config.data.prepared).expanduser().absolute()
@@ -195,16 +200,17 @@ def _deal(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str
     return {name: {case.name: contents[case.name] for case in part} for name, part in parts}
 
 
-def _jobs(config, cases: list[Case], split: dict[str, dict]) -> list[Job]:
+def _jobs(config, cases: list[Case], split: dict[str, dict], boxes: Mapping[str, Box]) -> list[Job]:
     place = {case: name for name, part in split.items() if name != "test" for case in part}
     kept = [case for case in cases if case.name in place]
     mean = sampling.mean_patches(config.stage, config.data.source, config.data.patches_per_case)
     return [
-        Job(case, number, place[case.name], sampling.case_patches(number, mean)) for number, case in enumerate(kept)
+        Job(case, number, place[case.name], sampling.case_patches(number, mean), boxes.get(case.name))
+        for number, case in enumerate(kept)
     ]
 
 
-def _build(config, cases: list[Case], split: dict[str, dict], target: Path) -> None:
+def _build(config, jobs: list[Job], split: dict[str, dict], target: Path) -> None:
     for abandoned in target.parent.glob("incomplete.*"):  # of killed builds: the lock is ours, so nobody writes there
         shutil.rmtree(abandoned)
     staging = target.parent / ".building"
@@ -213,7 +219,7 @@ def _build(config, cases: list[Case], split: dict[str, dict], target: Path) -> N
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns about every builder config made at run time
     try:
         prepared, key = target.parent.parent.parent, target.parent.name
-        builder = RaunetPatches(config, _jobs(config, cases, split), split, staging, prepared, key)
+        builder = RaunetPatches(config, jobs, split, staging, prepared, key)
         builder.download_and_prepare(download_dir=staging)
     finally:
         absl.logging.set_verbosity(verbosity)

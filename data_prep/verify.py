@@ -1,145 +1,227 @@
-"""What is wrong with the files of a recipe's data source, said in words before hours of training find out."""
+"""What is wrong with a recipe's data source and patch sets, said in words before hours of training find out."""
 
+import contextlib
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-import nibabel as nib
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep import layouts
+from data_prep import layouts, patch_dataset
+from data_prep.cases import find_cases, scan_cases
+from data_prep.description import read_description
+from data_prep.faults import REPAIRED, UNUSABLE, WARNING, Finding, check_case
+from data_prep.fingerprints import SMALL, files_of, fingerprints
+from data_prep.layouts import Case, natural
+from data_prep.planning import plan
+from data_prep.workers import workers
 from raunet_jax.progress import progress
-from raunet_jax.volume import Volume, VolumeError
+from raunet_jax.recipe import stages_of
 
-FAT_HU = -30  # everything but the brain has fat around it or air beside it
-BLOOD_HU = 30
-PADDING_HU = -1500  # air is -1000; scanners mark what they did not measure by -2048 or -3024
-PIPE_WIDTH = 10_000  # columns: a table that is not on a terminal is not folded
-
-
-class Finding(NamedTuple):
-    case: str
-    check: str
-    value: str  # what was found
-    remedy: str
-    fatal: bool  # the case cannot be used
+STYLES = {UNUSABLE: "red", REPAIRED: "yellow", WARNING: "yellow"}
+LITS_NAME = re.compile(r"(?:volume-|liver_)(\d+)", re.IGNORECASE)
+IRCADB_IN_LITS = range(28, 49)
 
 
-def verify(config: ConfigDict) -> list[Finding]:
-    """Read every case of the recipe's source and return what is wrong, case by case in natural order.
+class Verified(NamedTuple):
+    """What was looked at and what was found."""
 
-    A bad case is a finding and never stops the others. Raises DataNotFound when there is not a single case, and
-    ValueError for a source that does not exist.
+    name: str  # of the recipe
+    source: str
+    root: str
+    cases: tuple[str, ...]  # names, of the incomplete ones too
+    findings: tuple[Finding, ...]  # in natural order of the cases, then those of no single case
+
+    @property
+    def unusable(self) -> set[str]:
+        return {finding.case for finding in self.findings if finding.fatal} & set(self.cases)
+
+
+def verify(config: ConfigDict) -> Verified:
+    """Read every case of the recipe's source, and every shard of the patch sets that it has.
+
+    A cascade's cases are checked for its last stage, its patch sets for all. A bad case is a finding and never stops
+    the others. Nothing below `config.data.root` is changed. Raises DataNotFound when there is not a single case, and
+    ValueError for a source that does not exist or a dataset.json that cannot be used.
     """
-    return _check_source(config)[0]
+    config, unplanned = _planned(config)
+    stages = list(stages_of(config).values())
+    last = stages[-1]
+    cases, incomplete = scan_cases(last)
+    if not cases and not incomplete:
+        find_cases(last)  # raises DataNotFound with its advice
+    if last.data.cases > 0:
+        cases = cases[: last.data.cases]
+    findings = [Finding(item.name, "files", item.reason, item.remedy, UNUSABLE) for item in incomplete]
+    with progress("verifying", len(cases)) as bar:
+        for case, found in _check_all(cases, last):
+            findings += found
+            bar.advance(note=case.name)
+    unusable = {finding.case for finding in findings if finding.fatal}
+    of_cases, of_all = _check_contents([case for case in cases if case.name not in unusable], last)
+    findings = sorted(findings + of_cases, key=lambda finding: natural(finding.case)) + of_all + unplanned
+    with progress("verifying patch sets", len(stages)) as bar:
+        for stage in stages:
+            findings += check_patches(stage)
+            bar.advance(note=stage.name)
+    names = tuple(case.name for case in cases) + tuple(item.name for item in incomplete)
+    return Verified(config.name, last.data.source, last.data.root, names, tuple(findings))
 
 
-def main(config: ConfigDict) -> int:
-    """Print the findings as a table to standard output; 1 if any case is unusable, else 0."""
-    findings, names = _check_source(config)
+def main(config: ConfigDict, as_json: bool = False) -> int:
+    """Print the findings to standard output: a table, or where that is no terminal a line each, or JSON.
+
+    Returns the exit status: 1 if any case or patch set is unusable, else 0.
+    """
+    verified = verify(config)
+    (_print_json if as_json else _print_table)(verified)
+    return 1 if any(finding.fatal for finding in verified.findings) else 0
+
+
+def check_patches(stage: ConfigDict) -> list[Finding]:
+    """Which shards of the stage's patch set, if it is there, are not what was written."""
+    if not (pathlib.Path(stage.data.prepared).expanduser() / patch_dataset.NAME).is_dir():
+        return []
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # what is left out is among the findings
+            place = patch_dataset.folder(stage)
+    except (OSError, RuntimeError):  # files that cannot be read, which are findings of their own, have no patch set
+        return []
+    if not place.is_dir():
+        return []
+    try:
+        shards = patch_dataset.damaged(place)
+        value = f"{place}: changed or missing: {', '.join(shards)}" if shards else ""
+    except (OSError, ValueError, KeyError) as error:
+        value = f"{place}: its manifest cannot be read ({error})"
+    remedy = f"delete {place}: it is built again"
+    return [Finding(f"patch set of {stage.name}", "patch set", value, remedy, UNUSABLE)] if value else []
+
+
+def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
+    """The recipe as it is trained; where it cannot be planned, with what it needs for its files to be read, and why."""
+    try:
+        return plan(config), []
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+    config = config.copy_and_resolve_references()
+    files = layouts.files_below(pathlib.Path(config.data.root).expanduser())
+    described = [path for path in files if path.name == "dataset.json"]
+    if described and not config.data.modalities:
+        with config.ignore_type():
+            config.data.modalities = read_description(described[0]).modalities
+    return config, [Finding("recipe", "plan", reason, "mend this first: no training can begin", UNUSABLE)]
+
+
+def _check_all(cases: Sequence[Case], config: ConfigDict) -> Iterator[tuple[Case, list[Finding]]]:
+    recipe = config.to_dict()
+    if sum(map(_bytes, cases)) < SMALL:
+        yield from ((case, check_case(case, recipe)) for case in cases)
+        return
+    with workers(config, len(cases)) as pool:
+        try:
+            running = [pool.submit(check_case, case, recipe) for case in cases]
+            for case, future in zip(cases, running, strict=True):
+                try:
+                    yield case, future.result()
+                except BrokenProcessPool:  # whose fault it was is not known: each that was not finished is tried alone
+                    yield case, _check_alone(case, config)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_alone(case: Case, config: ConfigDict) -> list[Finding]:
+    try:
+        with workers(config, 1) as pool:
+            return pool.submit(check_case, case, config.to_dict()).result()
+    except BrokenProcessPool:
+        value = f"{case.images[0]}: the process that read it was killed, most likely for lack of memory"
+        return [Finding(case.name, "image", value, "free memory, or crop the scan", UNUSABLE)]
+
+
+def _bytes(case: Case) -> int:
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in files_of(case))
+    return 0
+
+
+def _check_contents(cases: Sequence[Case], config: ConfigDict) -> tuple[list[Finding], list[Finding]]:
+    """Scans that are there twice; and whether 3DIRCADb, which is to be external, is among those of LiTS."""
+    external: list[Case] = []
+    if config.data.source in ("lits", "decathlon"):
+        with contextlib.suppress(ValueError):  # two copies of one of its patients: not this recipe's cases
+            external, _ = layouts.scan("ircadb", pathlib.Path(config.data.root).expanduser(), ("ct",))
+    try:
+        contents = {name: found.content for name, found in fingerprints([*cases, *external], config).items()}
+    except (OSError, RuntimeError) as error:
+        remedy = "choose a folder that can be written to with --config.data.prepared, or free memory"
+        return [], [Finding("all", "copies", f"scans that are there twice were not looked for: {error}", remedy)]
+    findings, first = [], {}
+    for case in cases:
+        original = first.setdefault(contents[case.name], case) if contents[case.name] else case
+        if original is not case:
+            value = f"{case.images[0]} is the same scan as {original.images[0]} of {original.name}"
+            remedy = "nothing: the two never fall into different folds; move one away for it to count once"
+            findings.append(Finding(case.name, "copy", value, remedy))
+    return findings, _check_external(cases, external, contents, config)
+
+
+def _check_external(
+    cases: Sequence[Case], external: Sequence[Case], contents: Mapping[str, str | None], config: ConfigDict
+) -> list[Finding]:
+    if config.data.source not in ("lits", "decathlon"):
+        return []
+    patients = {contents[case.name]: case.images[0] for case in external if contents[case.name]}
+    same = {case.name: patients[contents[case.name]] for case in cases if contents[case.name] in patients}
+    numbers = {case.name: int(match[1]) for case in cases if (match := LITS_NAME.fullmatch(case.name))}
+    named = [name for name, number in numbers.items() if number in IRCADB_IN_LITS]
+    values = []
+    if named:
+        values.append(
+            f"{config.data.root}: {len(named)} cases, {named[0]} to {named[-1]}, bear the numbers of LiTS's volumes 28 "
+            "to 48, which but for one are the patients of 3DIRCADb"
+        )
+    if same:
+        values.append(f"by content {', '.join(f'{name} is {patient}' for name, patient in same.items())}")
+    done = {"exclude": "leaves out", "warn": "marks"}.get(config.data.on_leak, "should leave out or mark")
+    remedy = (
+        "nothing unless you test on 3DIRCADb, which is then not external (nor is it in the paper): evaluate "
+        f"{done} the scans that a run trained on (config.data.on_leak={config.data.on_leak}); move these away to train "
+        "without them"
+    )
+    return [Finding("3DIRCADb", "leak", "; ".join(values), remedy)] if values else []
+
+
+def _print_json(verified: Verified) -> None:
+    cases, unusable = len(verified.cases), len(verified.unusable)
+    counts = {"cases": cases, "usable": cases - unusable, "unusable": unusable}
+    levels = [finding.level for finding in verified.findings]
+    facts = {
+        "recipe": verified.name,
+        "source": verified.source,
+        "root": verified.root,
+        "counts": counts | {"repaired": levels.count(REPAIRED), "warnings": levels.count(WARNING)},
+        "findings": [finding._asdict() for finding in verified.findings],
+    }
+    print(json.dumps(facts, indent=2, allow_nan=False))
+
+
+def _print_table(verified: Verified) -> None:
     console = Console()
     if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    if findings:
-        table = Table("case", "", "check", "found", "what to do", title=f"{config.data.source} data of {config.name}")
-        for finding in findings:
-            style, word = ("red", "unusable") if finding.fatal else ("yellow", "warning")
-            row = (finding.case, word, finding.check, finding.value, finding.remedy)
-            table.add_row(*(Text(cell, style=style if cell is word else "") for cell in row))
+        for case, check, value, remedy, level in verified.findings:
+            print(f"{case}: {level}: {check}: {value}; {remedy}")
+    elif verified.findings:
+        table = Table("case", "", "check", "found", "what to do", title=f"{verified.source} data of {verified.name}")
+        for case, check, value, remedy, level in verified.findings:
+            table.add_row(Text(case), Text(level, style=STYLES[level]), *map(Text, (check, value, remedy)))
         console.print(table)
-    unusable = {finding.case for finding in findings if finding.fatal}
-    console.print(f"{len(names)} cases, {len(names) - len(unusable)} usable, {len(unusable)} unusable", highlight=False)
-    return 1 if unusable else 0
-
-
-def _check_source(config: ConfigDict) -> tuple[list[Finding], list[str]]:
-    cases, incomplete = layouts.scan_cases(config)
-    if not cases and not incomplete:
-        layouts.find_cases(config)  # raises DataNotFound with its advice
-    findings = [Finding(item.name, "files", item.reason, item.remedy, fatal=True) for item in incomplete]
-    if config.data.cases > 0:
-        cases = cases[: config.data.cases]
-    with progress("verifying", len(cases)) as bar:
-        for case in cases:
-            findings += _check_case(case, config)
-            bar.advance(note=case.name)
-    return findings, [case.name for case in cases] + [item.name for item in incomplete]
-
-
-def _check_case(case: layouts.Case, config: ConfigDict) -> list[Finding]:
-    try:
-        volume = layouts.read_image(case, config)
-    except (VolumeError, OSError, MemoryError) as error:
-        return [_from_error(case, "image", error)]
-    findings = _check_image(case, volume, config)
-    if case.mask is None:
-        _, reason, remedy = layouts.no_mask(case)
-        return findings + [Finding(case.name, "mask", reason, remedy, fatal=True)]
-    try:
-        mask = layouts.read_labels(case, volume, config)
-    except (VolumeError, OSError, MemoryError) as error:
-        return findings + [_from_error(case, "mask", error)]
-    return findings + _check_mask(case, mask)
-
-
-def _from_error(case: layouts.Case, check: str, error: Exception) -> Finding:
-    # VolumeError's own message ends with the remedy
-    return Finding(case.name, check, str(error) or type(error).__name__, "until then the case is left out", fatal=True)
-
-
-def _check_image(case: layouts.Case, volume: Volume, config: ConfigDict) -> list[Finding]:
-    findings = []
-
-    def warn(check: str, value: str, remedy: str, fatal: bool = False) -> None:
-        findings.append(Finding(case.name, check, value, remedy, fatal))
-
-    path = case.images[0]
-    low, high = volume.voxels.min(axis=(0, 1, 2)), volume.voxels.max(axis=(0, 1, 2))
-    if tuple(config.data.modalities) == ("ct",):
-        if low[0] > FAT_HU or high[0] < BLOOD_HU:
-            warn(
-                "intensity",
-                f"{path}: values from {low[0]} to {high[0]} are not HU (air is -1000, blood 40)",
-                "export the scan again with its rescale slope and intercept",
-                fatal=True,
-            )
-        elif low[0] < PADDING_HU:
-            warn("padding", f"{path}: lowest value {low[0]} HU", "nothing: config.window_hu cuts it off")
-        if np.array_equal(volume.grid.affine, np.eye(4)):
-            warn(
-                "spacing",
-                f"{path}: identity affine, 1 x 1 x 1 mm",
-                "restore the true spacing (LiTS volumes 28 to 47 have lost it): until then mm and mL are wrong",
-            )
-    else:
-        for modality, file, least, most in zip(config.data.modalities, case.images, low, high, strict=True):
-            if least == most:
-                warn("intensity", f"{file}: {modality} is {least:g} everywhere", "download the case again", fatal=True)
-
-    sides = {"tumor": "xyz", "brain": "xyz", "voi": "z"}.get(config.stage, "")
-    small = [
-        f"{side} {size} < {patch}"
-        for side, size, patch in zip("xyz", volume.shape[::-1], config.patch_size, strict=True)
-        if side in sides and size < patch
-    ]
-    if small:
-        warn(
-            "size",
-            f"{path}: smaller than config.patch_size ({', '.join(small)} voxels)",
-            "nothing: it is padded with its minimum",
-        )
-    return findings
-
-
-def _check_mask(case: layouts.Case, mask: np.ndarray) -> list[Finding]:
-    findings = []
-    stored = nib.load(case.mask).get_data_dtype()
-    if stored.kind not in "iu":
-        value = f"{case.mask}: stored as {stored}, all its values are whole"
-        findings.append(Finding(case.name, "mask type", value, "nothing: it is read as whole numbers", fatal=False))
-    if not mask.any():
-        value = f"{case.mask}: no voxel is labelled"
-        findings.append(Finding(case.name, "mask", value, "label the case, or move it away", fatal=True))
-    return findings
+    cases, unusable = len(verified.cases), len(verified.unusable)
+    console.print(f"{cases} cases, {cases - unusable} usable, {unusable} unusable", highlight=False)

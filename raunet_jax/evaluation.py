@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from data_prep.cases import find_cases, read_case
 from data_prep.fingerprints import fingerprints
 from data_prep.layouts import Case
-from raunet_jax import recipe, scores
+from raunet_jax import attribution, recipe, scores
 from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
 from raunet_jax.files import write_json
 from raunet_jax.progress import progress, say
@@ -35,9 +35,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
     """Segment and score the cases that the run in `workdir` holds out, or all of another data set.
 
     Which cases a run has trained on stands in its split.json. With test cases these are scored, by all folds together;
-    without, each case of a trained fold is segmented by the one model that never saw it. Stage coarse has a single
-    model, so that a run with this stage is evaluated on the coarse validation cases alone. When `config` names another
-    data set, all its cases are scored by all folds together, but for scans that the run trained on under another name:
+    without, each case of a trained fold is segmented by the one model that never saw it (cross-validation). Stage 1 of
+    a cascade is a single model, as in the paper: a case it was trained on is marked "stage_1_trained_on_it" in the
+    scores, which give the mean Dice of the others beside that of all. When `config` names another data set, all its
+    cases are scored by all folds together, but for scans that the run trained on under another name:
     `config.data.on_leak` excludes them, or marks them "leak" in the scores.
     A stage that was trained alone is given the reference liver in place of what the stages before it would find.
 
@@ -55,6 +56,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
     last = list(recipe.stages_of(config).values())[-1]
     groups, leaks, failed = held_out(config, workdir)
     folder = output / "evaluation"
+    seen_by_stage_1 = read_split(workdir / "coarse")["train"] if "stages" in config else ()
     cases = []
     with progress("evaluate", sum(len(group.cases) for group in groups)) as bar:
         for group in groups:
@@ -66,6 +68,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
                     reference_liver = None if "coarse" in models or last.stage in WHOLE_VOLUME else mask > 0
                     found = segment(volume, models, reference_liver)
                     record = {"case": case.name} | _score(found, mask, volume, set(models))
+                    if models.keys() == {"coarse", "voi", "tumor"}:
+                        record["attribution"] = attribution.attribute(volume, mask, found, models)
+                    if case.name in seen_by_stage_1:
+                        record["stage_1_trained_on_it"] = True
                     if case.name in leaks:
                         record["leak"] = True
                     _write(folder, case, volume, mask, found)
@@ -82,6 +88,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
         for beginning in _unseen(set(models)):
             for values in (summary, *summary["cases"]):
                 values |= {name: None for name in values if name.startswith(beginning)}
+    summary |= {"attribution": attribution.summarise(cases), "stage_1_unseen": _stage_1_unseen(cases)}
     summary["source"] = last.data.source
     summary["failed"] = failed
     scores.write_scores(output / "scores.json", summary)
@@ -132,16 +139,7 @@ def _groups(stages: Mapping[str, ConfigDict], splits: Mapping[str, Parts]) -> li
         return [(None, list(split["test"]))]
     if last.stage == "coarse":
         return [(None, list(split["validation"]))]
-    groups = [(fold, list(split.get(f"fold_{fold}", ()))) for fold in last.folds]
-    if "coarse" in stages:
-        unseen = splits["coarse"]["validation"]
-        groups = [(fold, [name for name in names if name in unseen]) for fold, names in groups]
-        if not any(names for _, names in groups):
-            raise ValueError(
-                f"stage coarse was trained on every case of folds {tuple(last.folds)}, so none is left to evaluate "
-                "on; evaluate more folds, or train with config.data.test_cases above 0"
-            )
-    return groups
+    return [(fold, list(split.get(f"fold_{fold}", ()))) for fold in last.folds]
 
 
 def read_split(run: pathlib.Path) -> Parts:
@@ -161,6 +159,15 @@ def _score(found: Segmentation, mask: np.ndarray, volume: Volume, stages: set[st
     if "tumor" not in stages:
         reference = np.minimum(reference, 1)
     return scores.score_liver_case(labels, reference, spacing_mm)
+
+
+def _stage_1_unseen(cases: list[dict]) -> dict | None:
+    """Mean Dice over the cases that stage 1 was not trained on; None where it was trained on none or on all of them."""
+    unseen = [case for case in cases if not case.get("stage_1_trained_on_it")]
+    if len(unseen) in (0, len(cases)):
+        return None
+    means = {f"{organ}_dice": float(np.mean([case[organ]["dice"] for case in unseen])) for organ in ("liver", "tumor")}
+    return {"cases": len(unseen)} | means
 
 
 def _unseen(stages: set[str]) -> list[str]:

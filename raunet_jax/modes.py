@@ -10,7 +10,7 @@ from rich.console import Console
 from data_prep import patch_dataset
 from data_prep.planning import plan
 from data_prep.verify import main as verify_sources
-from raunet_jax import evaluation, files, inspection, prediction, recipe, scores, training
+from raunet_jax import evaluation, files, inspection, out_of_fold, prediction, recipe, scores, training
 from raunet_jax.cascade import load_cascade
 from raunet_jax.progress import say
 from raunet_jax.report.page import write_report
@@ -55,13 +55,15 @@ class Request:
 
 
 def verify(request: Request) -> int:
-    stages = recipe.stages_of(plan(request.recipe))
-    return verify_sources(list(stages.values())[-1])
+    return verify_sources(request.recipe, request.json)
 
 
 def prepare(request: Request) -> int:
     status = 0
     for stage in recipe.stages_of(plan(request.recipe)).values():
+        if stage.voi == "predicted":
+            print(f"{stage.name}: its patches are cut around what stages 1 and 2 find, once train has made these")
+            continue
         patches = patch_dataset.prepare(stage)
         counts = ", ".join(f"{split} {count}" for split, count in patches.counts.items())
         print(f"{stage.name}: {sum(patches.counts.values())} patches ({counts}) in {patches.folder}")
@@ -82,7 +84,7 @@ def train(request: Request) -> int:
     failed: list[str] = []
     for name, stage in recipe.stages_of(config).items():
         place = places[name]
-        patches = patch_dataset.prepare(stage)
+        patches = patch_dataset.prepare(stage, _boxes(config, run, stage))
         failed += [f"{case}: {reason}" for case, reason in patches.failed]
         training.keep_split(place, patches.split)
         files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
@@ -94,6 +96,17 @@ def train(request: Request) -> int:
     for line in dict.fromkeys(failed):
         say(f"not trained on {line}")
     return 1 if failed else status
+
+
+def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
+    """The out-of-fold liver boxes that the patches of `stage` are cut around, or none: those of the reference."""
+    if stage.voi == "reference" or stage.stage != "tumor":
+        return {}
+    if stage.voi != "predicted":
+        raise UsageError(f"config.voi is {stage.voi!r}; choose predicted or reference")
+    if "stages" not in config:
+        raise UsageError("config.voi=predicted needs the stages before: train a cascade, such as configs/liver.py")
+    return out_of_fold.liver_boxes(config, run, evaluation.read_split(run / "voi"))
 
 
 def evaluate(request: Request) -> int:

@@ -6,7 +6,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 # What a trained network and its patches are made of: a run cannot go on with another value.
-FIXED_FIELDS = "stage seed data window_hu patch_size box_margin network augment batch_size precision".split()
+FIXED_FIELDS = "stage seed data window_hu patch_size box_margin voi network augment batch_size precision".split()
 # Of `data`, what may differ: where things lie, how many processes prepare them, and what is scored.
 MOVABLE_DATA = ("root", "prepared", "workers", "on_leak")
 

@@ -118,27 +118,23 @@ def cascade_recipe(root, **data):
 
 
 @pytest.mark.parametrize("folds", [(0, 1, 2), (1,)])
-def test_no_stage_of_a_cascade_has_trained_on_a_case_it_is_evaluated_on(root, tmp_path, monkeypatch, folds):
+def test_a_cascade_is_cross_validated_and_says_which_cases_stage_1_had_seen(root, tmp_path, monkeypatch, folds):
     evaluated = use_models(monkeypatch, "coarse", "voi", "tumor")
     config = cascade_recipe(root)
     config.folds = folds
-    evaluate(config, tmp_path)
-    _, (coarse_trained_on, coarse_validated_on) = split_names(config.stages.coarse)
+    summary, _ = evaluate(config, tmp_path)
+    _, (coarse_trained_on, _) = split_names(config.stages.coarse)
     _, parts = split_names(config.stages.tumor)
-    assert evaluated and not {name for _, name in evaluated} & set(coarse_trained_on)
-    for fold, name in evaluated:
-        assert name in parts[fold]
-    of_the_folds = {name for fold in folds for name in parts[fold]}
-    assert {name for _, name in evaluated} == of_the_folds & set(coarse_validated_on)
-
-
-def test_a_cascade_with_no_case_left_to_evaluate_on_says_how_to_get_one(root, tmp_path, monkeypatch):
-    evaluated = use_models(monkeypatch, "coarse", "voi", "tumor")
-    config = cascade_recipe(root, validation_share=0.1)
-    config.folds = (2,)
-    with pytest.raises(ValueError, match=r"stage coarse was trained on every case of folds \(2,\).*test_cases above 0"):
-        evaluate(config, tmp_path)
-    assert evaluated == []
+    wanted = {name for fold in folds for name in parts[fold]}
+    first = dict.fromkeys(name for _, name in evaluated)  # attribution runs stages 2 and 3 once more
+    assert set(first) == wanted and all(name in parts[fold] for fold, name in evaluated)
+    marked = {case["case"] for case in summary["cases"] if case.get("stage_1_trained_on_it")}
+    assert marked == wanted & set(coarse_trained_on)
+    unseen = [case for case in summary["cases"] if case["case"] not in marked]
+    if unseen and marked:
+        assert summary["stage_1_unseen"]["cases"] == len(unseen)
+        expected = np.mean([case["liver"]["dice"] for case in unseen])
+        assert summary["stage_1_unseen"]["liver_dice"] == pytest.approx(expected)
 
 
 def labels_of(root, name):

@@ -90,10 +90,10 @@ def test_masks_are_scored_by_the_recipes_rule(monkeypatch, recipe_file, rule):
 
 
 def test_prepare_says_what_the_set_holds_and_fails_when_a_case_did(config, monkeypatch, capsys):
-    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage: Patches())
+    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches())
     assert modes.prepare(Request(config, None)) == 0
     assert capsys.readouterr().out == "small: 7 patches (fold_0 3, fold_1 4) in patches\n"
-    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage: Patches(("volume-3", "cut")))
+    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "cut")))
     assert modes.prepare(Request(config, None)) == 1
 
 
@@ -102,7 +102,7 @@ def trained(monkeypatch):
     """What `train` has done, in order; the work itself is not."""
     done = []
     monkeypatch.setattr(
-        modes.patch_dataset, "prepare", lambda stage: done.append(f"prepare {stage.stage}") or Patches()
+        modes.patch_dataset, "prepare", lambda stage, boxes=None: done.append(f"prepare {stage.stage}") or Patches()
     )
     monkeypatch.setattr(
         modes.training, "train_fold", lambda stage, patches, run, fold, asked: done.append(f"train {run}")
@@ -139,7 +139,9 @@ def test_a_single_stage_ends_with_its_page(config, tmp_path, trained):
 def test_a_case_that_could_not_be_trained_on_makes_the_status_1_at_the_end(
     config, tmp_path, trained, monkeypatch, capsys
 ):
-    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage: Patches(("volume-3", "the gzip ends early")))
+    monkeypatch.setattr(
+        modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "the gzip ends early"))
+    )
     assert modes.train(Request(config, tmp_path)) == 1
     assert trained[-1] == "report"
     assert "not trained on volume-3: the gzip ends early" in capsys.readouterr().err

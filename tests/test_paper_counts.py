@@ -78,7 +78,7 @@ def test_brats_has_114000_patches_of_285_patients(tmp_path):
         case.mkdir(parents=True)
         for part in (*config.data.modalities, "seg"):
             (case / f"{case.name}_{part}.nii").touch()
-    jobs = patch_dataset._jobs(config, find_cases(config), patch_dataset.deal(config))
+    jobs = patch_dataset._jobs(config, find_cases(config), patch_dataset.deal(config), {})
     assert len(jobs) == BRAIN_CASES and sum(job.patches for job in jobs) == 114_000
 
     for number in range(2):

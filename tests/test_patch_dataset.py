@@ -96,7 +96,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(lits, built, tmp_path):
 def test_test_cases_are_in_no_split(lits, tmp_path):
     config = tiny_lits.recipe(lits, tmp_path, test_cases=2)
     cases = find_cases(config)
-    kept = {job.case.name for job in patch_dataset._jobs(config, cases, patch_dataset.deal(config))}
+    kept = {job.case.name for job in patch_dataset._jobs(config, cases, patch_dataset.deal(config), {})}
     assert kept == {case.name for case in cases} - {case.name for case in split_cases(cases, config).test}
     assert len(kept) == 4
 

@@ -1,187 +1,119 @@
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
 
-from configs import brats, liver_tumor, liver_voi
-from data_prep import verify
-from data_prep.layouts import DataNotFound
-from raunet_jax.volume import write_nifti
+import ircadb_writer
+import small_layouts
+import tiny_lits
+from configs import liver
+from data_prep import patch_dataset, verify, workers
+from data_prep.cases import DataNotFound
+from data_prep.faults import check_case
+from small_layouts import AFFINE, scan, write
 
-SHAPE = (32, 8, 10)  # z, y, x
-AFFINE = np.diag([0.8, 0.8, 2.5, 1.0])
-
-
-def scan(low=-1000, high=200):
-    return np.linspace(low, high, np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
-
-
-def labels(dtype=np.uint8):
-    mask = np.zeros(SHAPE, dtype)
-    mask[4:20, 2:6, 2:8] = 1
-    mask[6:9, 3:5, 3:5] = 2
-    return mask
+EMPTY = np.zeros(small_layouts.SHAPE, np.uint8)
 
 
 @pytest.fixture
-def config(tmp_path):
-    config = liver_voi.get_config()
-    config.data.root = str(tmp_path)
-    return config
+def root(tmp_path):
+    return tmp_path / "data"
 
 
-def put(root, number, voxels=None, mask=None, affine=AFFINE, mask_affine=None):
-    write_nifti(root / f"volume-{number}.nii.gz", scan() if voxels is None else voxels, affine)
-    write_nifti(
-        root / f"segmentation-{number}.nii.gz",
-        labels() if mask is None else mask,
-        affine if mask_affine is None else mask_affine,
-    )
+@pytest.fixture
+def config(root, tmp_path):
+    return small_layouts.recipe("lits", root, tmp_path / "prepared")
 
 
-def only(findings):
-    assert len(findings) == 1, findings
-    return findings[0]
+def printed(config, capsys, as_json=False):
+    capsys.readouterr()
+    status = verify.main(config, as_json)
+    return status, capsys.readouterr().out
 
 
-def test_good_cases_have_no_finding(config, tmp_path, capsys):
-    put(tmp_path, 0)
-    assert verify.verify(config) == []
-    assert verify.main(config) == 0
-    assert "1 cases, 1 usable, 0 unusable" in capsys.readouterr().out
+def plant(root):
+    """Cases 0 and 10 are good, 1 is cut short, 2 has an empty mask, 3 is padded."""
+    for number in (0, 1, 10):
+        write("lits", root, number)
+    broken = root / "volume-1.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    write("lits", root, 2, mask=EMPTY)
+    padded = scan("lits", 3)
+    padded[0] = -2048
+    write("lits", root, 3, image=padded)
+    return [("volume-1", "image"), ("volume-2", "mask"), ("volume-3", "padding")]
 
 
-def test_a_gzip_that_ends_early_is_fatal_and_does_not_stop_the_others(config, tmp_path):
-    for number in range(3):
-        put(tmp_path, number)
-    broken = tmp_path / "volume-1.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:-200])
-    put(tmp_path, 2, mask=np.zeros(SHAPE, np.uint8))
-    first, second = verify.verify(config)
-    assert first.case == "volume-1" and first.check == "image" and first.fatal
-    assert str(broken) in first.value and "ends early" in first.value
-    assert second.case == "volume-2"
+def test_bad_cases_stop_no_other_and_come_in_natural_order(config, root):
+    expected = plant(root)
+    write("lits", root, 5, image=scan("lits", 0))
+    write("lits", root, 11, mask=EMPTY)
+    (root / "segmentation-4.nii.gz").write_bytes(b"")
+    verified = verify.verify(config)
+    expected = [("segmentation-4", "files"), *expected, ("volume-5", "copy"), ("volume-11", "mask")]
+    assert [(one.case, one.check) for one in verified.findings] == expected
+    assert verified.unusable == {"volume-1", "volume-2", "volume-11", "segmentation-4"} and len(verified.cases) == 8
 
 
-def test_a_mask_of_another_shape_gives_both_shapes(config, tmp_path):
-    put(tmp_path, 0, mask=labels()[:-1])
-    finding = only(verify.verify(config))
-    assert finding.check == "mask" and finding.fatal
-    assert "32" in finding.value and "31" in finding.value
+def test_there_is_a_line_a_finding_and_the_status_is_one(config, root, capsys):
+    plant(root)
+    status, out = printed(config, capsys)
+    assert status == 1
+    lines = out.splitlines()
+    (bad,) = [line for line in lines if "volume-1: " in line]
+    (odd,) = [line for line in lines if "volume-3: " in line]
+    assert "unusable" in bad and "the gzip ends early" in bad and "copy or download" in bad
+    assert "warning" in odd and "-2048 HU" in odd and "config.window_hu" in odd
+    assert lines[-1] == "5 cases, 3 usable, 2 unusable"
 
 
-def test_a_mask_of_another_place_gives_both_affines(config, tmp_path):
-    moved = AFFINE.copy()
-    moved[0, 3] = 77.0
-    put(tmp_path, 0, mask_affine=moved)
-    finding = only(verify.verify(config))
-    assert finding.fatal and "77" in finding.value
+def test_on_a_terminal_it_is_a_table(config, root, capsys, monkeypatch):
+    plant(root)
+    monkeypatch.setattr(verify, "Console", functools.partial(verify.Console, force_terminal=True, width=400))
+    status, out = printed(config, capsys)
+    (bad,) = [line for line in out.splitlines() if "volume-1 " in line]
+    assert status == 1 and "lits data of liver_voi" in out
+    assert [cell for cell in bad.split("│") if "unusable" in cell] and "the gzip ends early" in bad
 
 
-def test_labels_out_of_range_are_fatal_and_named(config, tmp_path):
-    put(tmp_path, 0, mask=labels() * 3)
-    finding = only(verify.verify(config))
-    assert finding.fatal and "3, 6" in finding.value
+def test_json_is_all_there_is_on_standard_output(config, root, capsys):
+    expected = plant(root)
+    status, out = printed(config, capsys, as_json=True)
+    assert status == 1
+    facts = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert facts["counts"] == {"cases": 5, "usable": 3, "unusable": 2, "repaired": 0, "warnings": 1}
+    assert facts["recipe"] == "liver_voi" and facts["source"] == "lits" and facts["root"] == str(root)
+    assert [(one["case"], one["check"]) for one in facts["findings"]] == expected
+    first = facts["findings"][0]
+    assert set(first) == {"case", "check", "value", "remedy", "level"} and first["level"] == "unusable"
+    assert first["value"] == f"{root}/volume-1.nii.gz: the gzip ends early"
 
 
-def test_a_float_mask_of_whole_numbers_is_a_warning(config, tmp_path):
-    put(tmp_path, 0, mask=labels(np.float32))
-    finding = only(verify.verify(config))
-    assert finding.check == "mask type" and not finding.fatal and "stored as float32" in finding.value
+def test_good_cases_have_no_finding(config, root, capsys):
+    write("lits", root)
+    assert printed(config, capsys) == (0, "1 cases, 1 usable, 0 unusable\n")
+    status, out = printed(config, capsys, as_json=True)
+    assert status == 0 and json.loads(out)["findings"] == []
 
 
-def test_an_empty_mask_is_fatal(config, tmp_path):
-    put(tmp_path, 0, mask=np.zeros(SHAPE, np.uint8))
-    finding = only(verify.verify(config))
-    assert finding.fatal and "no voxel is labelled" in finding.value and "label the case" in finding.remedy
-
-
-def test_nan_is_fatal(config, tmp_path):
-    voxels = scan().astype(np.float32)
-    voxels[3, 3, 3] = np.nan
-    put(tmp_path, 0, voxels=voxels)
-    finding = only(verify.verify(config))
-    assert finding.check == "image" and finding.fatal and "NaN" in finding.value
-
-
-@pytest.mark.parametrize("low, high", [(0, 255), (24, 3000), (-1000, -200)])
-def test_values_that_are_not_hu_are_fatal(config, tmp_path, low, high):
-    put(tmp_path, 0, voxels=scan(low, high))
-    finding = only(verify.verify(config))
-    assert finding.fatal and f"values from {low} to {high} are not HU" in finding.value and "rescale" in finding.remedy
-
-
-def test_a_scan_cropped_to_the_body_is_fine(config, tmp_path):
-    put(tmp_path, 0, voxels=scan(-120, 180))
-    assert verify.verify(config) == []
-
-
-def test_padding_values_are_a_warning(config, tmp_path):
-    put(tmp_path, 0, voxels=scan(-3024, 200))
-    finding = only(verify.verify(config))
-    assert finding.check == "padding" and not finding.fatal and "-3024 HU" in finding.value
-    assert "config.window_hu" in finding.remedy
-
-
-def test_an_identity_affine_is_a_warning_for_ct(config, tmp_path):
-    put(tmp_path, 0, affine=np.eye(4))
-    finding = only(verify.verify(config))
-    assert finding.check == "spacing" and not finding.fatal and "1 x 1 x 1 mm" in finding.value
-    assert "28 to 47" in finding.remedy
-
-
-def test_a_volume_smaller_than_a_patch_is_a_warning_that_names_the_sides(tmp_path):
-    config = liver_tumor.get_config("32x32x32")
-    config.data.root = str(tmp_path)
-    put(tmp_path, 0)
-    finding = only(verify.verify(config))
-    assert finding.check == "size" and not finding.fatal
-    assert "x 10 < 32, y 8 < 32 voxels" in finding.value and "padded" in finding.remedy
-
-
-def test_a_missing_mask_is_fatal(config, tmp_path):
-    put(tmp_path, 0)
-    (tmp_path / "segmentation-0.nii.gz").unlink()
-    finding = only(verify.verify(config))
-    assert finding.fatal and "segmentation-0" in finding.value and "copy that file" in finding.remedy
-
-
-def test_brats_faults_name_the_modality(tmp_path):
-    config = brats.get_config()
-    config.data.root = str(tmp_path)
-    config.patch_size = (32, 32, 32)
-    shape = (32, 32, 32)
-    bright = np.arange(np.prod(shape)).reshape(shape).astype(np.float32)
-    for name, flat, missing in (("A", "t2", None), ("B", None, "flair")):
-        for modality in ("t1", "t1ce", "t2", "flair"):
-            if modality != missing:
-                write_nifti(tmp_path / f"{name}_{modality}.nii.gz", bright * (modality != flat), np.eye(4))
-        write_nifti(tmp_path / f"{name}_seg.nii.gz", np.full(shape, 4, np.uint8), np.eye(4))
-    by_case = {finding.case: finding for finding in verify.verify(config)}
-    assert by_case["A"].fatal and "t2 is 0 everywhere" in by_case["A"].value
-    assert by_case["B"].fatal and "B_flair.nii[.gz]" in by_case["B"].value
-    assert len(by_case) == 2
-
-
-def test_something_that_is_not_nifti_is_fatal(config, tmp_path):
-    put(tmp_path, 0)
-    (tmp_path / "volume-0.nii.gz").write_text("<html>please log in</html>")
-    assert only(verify.verify(config)).fatal
-
-
-def test_the_table_has_a_line_a_finding_and_the_status_is_one(config, tmp_path, capsys):
-    put(tmp_path, 0, voxels=scan(0, 255))
-    put(tmp_path, 1, affine=np.eye(4))
-    assert verify.main(config) == 1
-    lines = capsys.readouterr().out.splitlines()
-    (bad,) = [line for line in lines if "volume-0 " in line]
-    (odd,) = [line for line in lines if "volume-1 " in line]
-    assert "unusable" in bad and "not HU" in bad and "rescale slope" in bad
-    assert "warning" in odd and "identity affine" in odd
-    assert lines[-1] == "2 cases, 1 usable, 1 unusable"
-
-
-def test_warnings_alone_leave_the_status_zero(config, tmp_path):
-    put(tmp_path, 0, affine=np.eye(4))
-    assert verify.main(config) == 0
+def test_warnings_and_repairs_alone_leave_the_status_zero(config, root, capsys):
+    write("lits", root, affine=np.eye(4))
+    write("lits", root, 1, mask_affine=np.diag([0.8, 0.8, 3, 1]))
+    assert printed(config, capsys)[0] == 1
+    config.data.repair = True
+    status, out = printed(config, capsys, as_json=True)
+    assert status == 0 and json.loads(out)["counts"] == {
+        "cases": 2,
+        "usable": 2,
+        "unusable": 0,
+        "repaired": 1,
+        "warnings": 1,
+    }
 
 
 def test_no_case_at_all_says_what_was_looked_for(config):
@@ -189,8 +121,205 @@ def test_no_case_at_all_says_what_was_looked_for(config):
         verify.verify(config)
 
 
-def test_the_limit_on_cases_holds(config, tmp_path):
+def test_the_limit_on_cases_holds(config, root):
     for number in range(3):
-        put(tmp_path, number, affine=np.eye(4))
+        write("lits", root, number, affine=np.eye(4))
     config.data.cases = 2
-    assert {finding.case for finding in verify.verify(config)} == {"volume-0", "volume-1"}
+    assert {finding.case for finding in verify.verify(config).findings} == {"volume-0", "volume-1"}
+
+
+def snapshot(root):
+    files = sorted(path for path in root.rglob("*"))
+    return {
+        path: (
+            path.stat().st_mtime_ns,
+            path.stat().st_size,
+            path.is_file() and hashlib.sha256(path.read_bytes()).digest(),
+        )
+        for path in files
+    }
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("layout", small_layouts.LAYOUTS)
+def test_nothing_below_the_root_is_changed(layout, root, tmp_path, repair):
+    config = small_layouts.recipe(layout, root, tmp_path / "prepared")
+    config.data.repair = repair
+    image = scan(layout, 9).astype(np.float32)
+    image[2, 3, 4] = np.nan
+    write(layout, root, image=image)
+    write(layout, root, 1, mask_affine=np.diag([0.8, 0.8, 3, 1]))
+    broken = write(layout, root, 2).images[-1]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    write(layout, root, 3)
+    before = snapshot(root)
+    levels = [finding.level for finding in verify.verify(config).findings]
+    assert sorted(levels) == ["repaired"] * 2 * repair + ["unusable"] * (1 if repair else 3)
+    assert snapshot(root) == before
+
+
+def test_a_scan_that_is_there_twice_gives_both_names_and_files(config, root):
+    write("lits", root, 2)
+    write("lits", root, 5)
+    flipped = AFFINE @ np.diag([-1, 1, 1, 1])
+    write("lits", root, 9, image=scan("lits", 2)[::-1].astype(np.int32), affine=flipped)
+    (found,) = verify.verify(config).findings
+    assert (found.case, found.level) == ("volume-9", "warning")
+    assert found.value == f"{root}/volume-9.nii.gz is the same scan as {root}/volume-2.nii.gz of volume-2"
+    assert "never fall into different folds" in found.remedy
+
+
+@pytest.mark.parametrize("layout, name", [("lits", "volume"), ("task03", "liver")])
+def test_patients_of_3dircadb_among_lits_are_one_line(layout, name, root, tmp_path):
+    config = small_layouts.recipe(layout, root, tmp_path / "prepared")
+    separator = "-" if layout == "lits" else "_"
+    for number in (27, 28, 35, 48, 49):
+        write(layout, root, number)
+    (found,) = verify.verify(config).findings
+    assert (found.check, found.level) == ("leak", "warning")
+    assert f"{root}: 3 cases, {name}{separator}28 to {name}{separator}48, bear the numbers" in found.value
+    assert "3DIRCADb" in found.value and "by content" not in found.value
+    assert "leaves out" in found.remedy and "config.data.on_leak=exclude" in found.remedy
+    config.data.on_leak = "warn"
+    (found,) = verify.verify(config).findings
+    assert "marks the scans" in found.remedy and "config.data.on_leak=warn" in found.remedy
+
+
+def test_numbers_of_other_data_sets_say_nothing_of_3dircadb(root, tmp_path):
+    config = small_layouts.recipe("task01", root, tmp_path / "prepared")
+    write("task01", root, 30)
+    assert verify.verify(config).findings == ()
+
+
+def test_patients_of_3dircadb_below_the_same_root_are_told_by_their_content(config, root):
+    hu, liver_mask, _ = ircadb_writer.draw()
+    ircadb_writer.write_patient(root / "3Dircadb1.7", hu, {"liver": liver_mask})
+    dz, dy, dx = ircadb_writer.SPACING_MM
+    write(
+        "lits",
+        root,
+        3,
+        image=hu.transpose(2, 1, 0),
+        mask=liver_mask.transpose(2, 1, 0).astype(np.uint8),
+        affine=np.diag([dx, dy, dz, 1]),
+    )
+    write("lits", root, 4)
+    (found,) = verify.verify(config).findings
+    assert found.check == "leak" and found.value == f"by content volume-3 is {root}/3Dircadb1.7/PATIENT_DICOM"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    place = tmp_path_factory.mktemp("built")
+    config = tiny_lits.recipe(tiny_lits.write(place / "lits"), place / "prepared")
+    config.name = "tiny"
+    return config, patch_dataset.prepare(config).folder
+
+
+def flip(shard):
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [(flip, "changed or missing: {shard}"), (pathlib.Path.unlink, "changed or missing: {shard}")],
+    ids=["changed", "gone"],
+)
+def test_a_damaged_shard_is_named_with_the_folder_to_delete(built, tmp_path, capsys, damage, words):
+    config, folder = built
+    assert "patch set" not in printed(config, capsys)[1]
+    kept = shutil.copytree(folder, tmp_path / "kept")
+    shard = next(folder.glob("*fold_1*"))
+    damage(shard)
+    status, out = printed(config, capsys, as_json=True)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    facts = json.loads(out)
+    (found,) = [finding for finding in facts["findings"] if finding["check"] == "patch set"]
+    assert found["case"] == "patch set of tiny" and found["level"] == "unusable"
+    assert found["value"] == f"{folder}: {words.format(shard=shard.name)}"
+    assert found["remedy"] == f"delete {folder}: it is built again"
+    assert status == 1 and facts["counts"]["unusable"] == 0  # no case is
+
+
+def test_a_patch_set_without_a_manifest_that_can_be_read(built, capsys):
+    config, folder = built
+    manifest = folder / "manifest.jsonl"
+    content = manifest.read_text()
+    manifest.write_text(content[:-20])
+    (found,) = verify.check_patches(config)
+    manifest.write_text(content)
+    assert f"{folder}: its manifest cannot be read" in found.value and found.fatal
+    assert verify.check_patches(config) == []
+
+
+def test_every_stage_of_a_cascade_has_its_patch_set_looked_at_and_the_cases_are_read_once(root, tmp_path, monkeypatch):
+    config = liver.get_config()
+    config.data.update({"root": str(root), "prepared": str(tmp_path / "prepared"), "workers": 1})
+    write("lits", root, mask=EMPTY)
+    stages, read = [], []
+    monkeypatch.setattr(verify, "check_patches", lambda stage: stages.append(stage.name) or [])
+    monkeypatch.setattr(
+        verify, "check_case", lambda case, recipe: read.append(recipe["stage"]) or check_case(case, recipe)
+    )
+    findings = verify.verify(config).findings
+    assert stages == ["liver_coarse", "liver_voi", "liver_tumor"] and read == ["tumor"]
+    assert [finding.check for finding in findings] == ["size", "mask"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_worker_processes_find_the_same_in_the_same_order(config, root, monkeypatch, count):
+    plant(root)
+    config.data.workers = count
+    here = verify.verify(config)
+    monkeypatch.setattr(verify, "SMALL", 0)
+    assert verify.verify(config).findings == here.findings
+
+
+def test_a_worker_that_dies_is_a_finding(config, root, monkeypatch):
+    write("lits", root)
+    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(workers, "_follow_parent", functools.partial(os._exit, 9))
+    (found,) = verify.verify(config).findings
+    assert found.value == f"{root}/volume-0.nii.gz: the process that read it was killed, most likely for lack of memory"
+    assert found.fatal and found.remedy == "free memory, or crop the scan"
+
+
+def die_of_case_one(case, recipe):
+    if case.name == "volume-1":
+        os._exit(9)
+    return check_case(case, recipe)
+
+
+def test_a_worker_that_dies_takes_no_other_case_with_it(config, root, monkeypatch):
+    write("lits", root, 1)
+    write("lits", root, 2, mask=EMPTY)
+    monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(verify, "check_case", die_of_case_one)
+    found = verify.verify(config).findings
+    assert [one.case for one in found] == ["volume-1", "volume-2"]
+    assert "was killed" in found[0].value and "no voxel is labelled" in found[1].value
+
+
+def test_a_folder_for_hashes_that_cannot_be_written_is_a_warning(config, root, tmp_path):
+    write("lits", root)
+    (tmp_path / "prepared").write_text("a file")
+    (found,) = verify.verify(config).findings
+    assert found.level == "warning" and "not looked for" in found.value and "config.data.prepared" in found.remedy
+
+
+def test_a_task_none_of_whose_scans_can_be_read_is_still_looked_through(root, tmp_path):
+    config = small_layouts.recipe("custom", root, tmp_path / "prepared")
+    case = write("custom", root)
+    case.images[0].write_bytes(b"nothing")
+    found = verify.verify(config).findings
+    assert [(one.case, one.check) for one in found] == [("case_0", "image"), ("recipe", "plan")]
+    assert f"{case.images[0]}: not a NIfTI file" in found[0].value
+
+
+def test_a_label_that_the_data_set_does_not_have_is_said(root, tmp_path):
+    config = small_layouts.recipe("custom", root, tmp_path / "prepared")
+    config.data.foreground = (2,)
+    write("custom", root)
+    (*_, found) = verify.verify(config).findings
+    assert found.check == "plan" and found.fatal and f"{root}/dataset.json has no label [2]" in found.value

@@ -1,0 +1,194 @@
+"""What is wrong with one case: whether its files can be read, its values be true, and the recipe make use of it."""
+
+import contextlib
+import gzip
+import io
+import pathlib
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import nibabel as nib
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_prep.cases import read_image, read_labels
+from data_prep.layouts import Case, no_mask
+from raunet_jax.intensity import kind_of
+from raunet_jax.volume import Volume, VolumeError
+
+UNUSABLE, REPAIRED, WARNING = "unusable", "repaired", "warning"
+FAT_HU = -30  # everything but the brain has fat around it or air beside it
+BLOOD_HU = 30
+PADDING_HU = -1500  # air is -1000; scanners mark what they did not measure by -2048 or -3024
+ANISOTROPY = 10  # the longest side of a voxel over its shortest: LiTS has 0.6 x 0.6 x 5 mm
+TINY = 8  # voxels: a scan of fewer along an axis is a localizer, a thumbnail or a crop
+PATCHED_SIDES = {"tumor": "xyz", "brain": "xyz", "custom": "xyz", "voi": "z"}  # of the volume itself, not of its box
+LAST_CLAUSE = re.compile(r"; |\. (?=[A-Z])")
+REPAIR_SAID = "repaired on reading: "
+
+Read = TypeVar("Read")
+
+
+class Finding(NamedTuple):
+    case: str
+    check: str
+    value: str  # what was found, and in which file
+    remedy: str
+    level: str = WARNING  # UNUSABLE: not to be trained on; REPAIRED: read otherwise than it is stored
+
+    @property
+    def fatal(self) -> bool:
+        return self.level == UNUSABLE
+
+
+def check_case(case: Case, recipe: dict) -> list[Finding]:
+    """What is wrong with `case` for the stage `recipe` (a recipe's `to_dict`). Whatever its files hold, this returns.
+
+    A fault that `config.data.repair` repairs does not end the search for others.
+    """
+    findings: list[Finding] = []
+    check, path = "image", case.images[0]
+    try:
+        config = ConfigDict(recipe)
+        volume = _read(lambda config: read_image(case, config), config, case, check, findings)
+        findings += check_image(case, volume, config)
+        if case.mask is None:
+            _, reason, remedy = no_mask(case)
+            return findings + [Finding(case.name, "mask", reason, remedy, UNUSABLE)]
+        check, path = "mask", case.mask
+        mask = _read(lambda config: read_labels(case, volume, config), config, case, check, findings)
+        findings += check_mask(case, mask, config)
+    except Exception as error:  # a reader stumbles in its own way over each kind of damage
+        findings.append(Finding(case.name, check, *_told(error, path), UNUSABLE))
+    return findings
+
+
+def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
+    """What in a scan that can be read cannot be true, or does not suit the recipe."""
+    if kind_of(config.data.modalities) == "ct":
+        findings = _check_hu(case, volume)
+    else:
+        findings = _check_channels(case, volume, config)
+    path, spacing = case.images[0], volume.spacing_mm[::-1]
+    sides = dict(zip("xyz", volume.shape[::-1], strict=True))
+    shape, mm = " x ".join(map(str, sides.values())), " x ".join(f"{side:.3g}" for side in spacing)
+    if max(spacing) > ANISOTROPY * min(spacing):
+        value = f"{path}: voxels of {mm} mm (x, y, z), {max(spacing) / min(spacing):.0f} times as long as they are wide"
+        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until mended"
+        findings.append(Finding(case.name, "anisotropy", value, remedy))
+    if min(sides.values()) < TINY:
+        value = f"{path}: {shape} voxels (x, y, z), fewer than {TINY} along an axis"
+        findings.append(Finding(case.name, "tiny", value, "move it away if it is a localizer, a thumbnail or a crop"))
+    patch = dict(zip("xyz", config.patch_size, strict=True))
+    patched = PATCHED_SIDES.get(config.stage, "")
+    small = [f"{side} {sides[side]} < {patch[side]}" for side in patched if sides[side] < patch[side]]
+    if small:
+        value = f"{path}: smaller than config.patch_size ({', '.join(small)} voxels)"
+        findings.append(Finding(case.name, "size", value, "nothing: it is padded with its minimum"))
+    return findings
+
+
+def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding]:
+    """What is odd about a mask that can be read: `mask` is (z, y, x), 0 where there is nothing to be found."""
+    findings = []
+    stored = None if case.mask.is_dir() else stored_type(case.mask)
+    if stored is not None and stored.kind == "f":
+        value = f"{case.mask}: stored as {stored}, all its values are whole"
+        findings.append(Finding(case.name, "mask type", value, "nothing: it is read as whole numbers"))
+    if not mask.any():
+        foreground = tuple(config.data.foreground)
+        labels = f" with one of config.data.foreground={foreground}" if foreground else ""
+        value = f"{case.mask}: no voxel is labelled{labels}"
+        if config.stage in ("brain", "custom"):
+            remedy = "nothing if there is none of it in the scan; else label the case, or move it away"
+            findings.append(Finding(case.name, "mask", value, remedy))
+        else:
+            findings.append(Finding(case.name, "mask", value, "label the liver, or move the case away", UNUSABLE))
+    return findings
+
+
+def stored_type(path: pathlib.Path) -> np.dtype:
+    """The type of the voxels in a NIfTI file, gzipped or not whatever its name, from its header alone."""
+    with path.open("rb") as file:
+        start = file.read(2)
+        file.seek(0)
+        header = (gzip.open(file) if start == b"\x1f\x8b" else file).read(nib.Nifti2Header.template_dtype.itemsize)
+    kind = nib.Nifti2Header if header[4:8] == b"n+2\0" else nib.Nifti1Header
+    size = kind.template_dtype.itemsize
+    return kind(header[:size], check=False).get_data_dtype()
+
+
+def _read(
+    read: Callable[[ConfigDict], Read], config: ConfigDict, case: Case, check: str, findings: list[Finding]
+) -> Read:
+    """What `read` gives, repaired where that helps; then the fault is added to `findings`."""
+    plain, mending = (ConfigDict(config.to_dict()) for _ in range(2))
+    plain.data.repair, mending.data.repair = False, True
+    try:
+        return read(plain)
+    except VolumeError as error:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            result = read(mending)
+        value, remedy = _parted(str(error))
+        done = "; ".join(line.partition(REPAIR_SAID)[2] for line in said.getvalue().splitlines())
+        if config.data.repair:
+            findings.append(Finding(case.name, check, value, f"nothing: {done} (config.data.repair)", REPAIRED))
+        else:
+            findings.append(Finding(case.name, check, value, f"{remedy}. The repair: {done}", UNUSABLE))
+        return result
+
+
+def _told(error: Exception, path: pathlib.Path) -> tuple[str, str]:
+    """What to say of an error on reading `path`, and what to do."""
+    if isinstance(error, VolumeError):
+        return _parted(str(error))
+    if isinstance(error, MemoryError):
+        return f"{path}: too large for the memory", "read fewer at a time (--config.data.workers=1), or crop it"
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read ({error})", "copy it again, and see that you may read it"
+    return f"{path}: cannot be read ({type(error).__name__}: {error})", "export or download it again"
+
+
+def _parted(message: str) -> tuple[str, str]:
+    """A reader's message as the fault and its remedy, which is the last clause; each on one line."""
+    text = " ".join(message.split())
+    cuts = list(LAST_CLAUSE.finditer(text))
+    if not cuts:
+        return text, "until then the case is left out"
+    return text[: cuts[-1].start()], text[cuts[-1].end() :].removesuffix(".")
+
+
+def _check_hu(case: Case, volume: Volume) -> list[Finding]:
+    path, voxels, findings = case.images[0], volume.voxels, []
+    measured = voxels >= PADDING_HU
+    low, high = int(voxels.min(where=measured, initial=np.iinfo(voxels.dtype).max)), int(voxels.max())
+    padding = measured.size - int(np.count_nonzero(measured))
+    if low > FAT_HU or high < BLOOD_HU:
+        beside = f", {padding} voxels of padding aside," if padding else ""
+        value = f"{path}: values from {min(low, high)} to {high}{beside} are not HU (air is -1000, blood 40)"
+        remedy = "export the scan again with its rescale slope and intercept"
+        findings.append(Finding(case.name, "intensity", value, remedy, UNUSABLE))
+    elif padding:
+        value = f"{path}: {padding} voxels of padding, the lowest {voxels.min()} HU"
+        findings.append(Finding(case.name, "padding", value, "nothing: config.window_hu cuts it off"))
+    if volume.grid.header is not None and np.array_equal(np.abs(volume.grid.affine), np.eye(4)):
+        value = f"{path}: identity affine, 1 x 1 x 1 mm, as LiTS's volumes 28 to 47 have it"
+        remedy = (
+            "restore the true spacing, such as from the Decathlon's Task03_Liver, 3DIRCADb or the DICOM series: until "
+            "then mm and mL are wrong"
+        )
+        findings.append(Finding(case.name, "spacing", value, remedy))
+    return findings
+
+
+def _check_channels(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
+    findings = []
+    for channel, modality in enumerate(config.data.modalities):
+        least, most = volume.voxels[..., channel].min(), volume.voxels[..., channel].max()
+        if least == most:
+            path = case.images[channel if len(case.images) > 1 else 0]
+            value = f"{path}: {modality} is {least:g} everywhere"
+            findings.append(Finding(case.name, "intensity", value, "download or export the case again", UNUSABLE))
+    return findings

@@ -1,0 +1,56 @@
+"""Liver boxes for stage 3's patches from stage 2 models that never saw the case, as stage 3 meets them in use."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from data_prep.cases import find_cases, read_image
+from raunet_jax.cascade import load_cascade, segment
+from raunet_jax.files import write_json
+from raunet_jax.geometry import Box, bounding_box
+from raunet_jax.progress import progress, say
+from raunet_jax.volume import VolumeError
+
+BOXES = "boxes.json"
+
+
+def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mapping]) -> dict[str, Box]:
+    """The box around the liver that stages 1 and 2 find in each case of the trained folds, by case name.
+
+    A case of fold k is segmented by stage 1 and by stage 2's model of fold k. A case without a box is one of a fold
+    that is not trained, one that cannot be read, or one in which no liver is found: its patches are cut around the
+    reference liver, and this is said.
+
+    What is found is kept in RUN/voi/boxes.json, case by case, and found again only when the models have changed.
+
+    Args:
+      config: the cascade's recipe.
+      run: its run folder; stages coarse and voi are trained.
+      split: stage voi's, from split.json.
+    """
+    stage = config.stages.voi
+    path = run / "voi" / BOXES
+    wanted = {name: fold for fold in stage.folds for name in split.get(f"fold_{fold}", ())}
+    cases = {case.name: case for case in find_cases(stage) if case.name in wanted}
+    models = {str(fold): load_cascade(run, config, fold, ("coarse", "voi")) for fold in stage.folds}
+    steps = {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {name: box for name, box in known.get("boxes", {}).items() if name in cases and known["steps"] == steps}
+    with progress("out-of-fold livers", len(cases), len(found)) as bar:
+        for name, case in cases.items():
+            if name in found:
+                continue
+            try:
+                result = segment(read_image(case, stage), models[str(wanted[name])])
+            except (VolumeError, OSError) as error:
+                say(f"{name}: no out-of-fold liver ({error})")
+            else:
+                found[name] = bounding_box(result.labels)
+                write_json(path, {"steps": steps, "boxes": found})
+            bar.advance(1, name)
+    missing = sorted(name for part, names in split.items() if part != "test" for name in names if not found.get(name))
+    if missing:
+        say(f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}")
+    return {name: Box(*(tuple(side) for side in box)) for name, box in found.items() if box}
