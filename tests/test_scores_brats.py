@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import lits_rules
 from raunet_jax.scores import score_brain_case, summarise_brain
 
 UNIT = (1.0, 1.0, 1.0)
@@ -27,6 +28,20 @@ def test_scores_of_a_case_counted_by_hand():
     assert scores["specificity"] == pytest.approx(115 / 116)
     # prediction: 2, 0 mm; reference: 0, 2, 4, 6 mm
     assert scores["hausdorff95"] == pytest.approx(np.percentile([2, 0, 0, 2, 4, 6], 95))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_masks_agree_with_sets_of_voxels(seed):
+    rng = np.random.default_rng(seed)
+    prediction, reference = np.where(rng.random((2, 5, 6, 7)) < 0.2, rng.choice([1, 2, 4], (2, 5, 6, 7)), 0)
+    spacing_mm = tuple(rng.uniform(0.5, 4.0, 3))
+    ours, theirs = (set(map(tuple, np.argwhere(mask))) for mask in (prediction, reference))
+    scores = score_brain_case(prediction, reference, spacing_mm)["whole_tumor"]
+    assert scores["dice"] == pytest.approx(2 * len(ours & theirs) / (len(ours) + len(theirs)))
+    assert scores["sensitivity"] == pytest.approx(len(ours & theirs) / len(theirs))
+    assert scores["specificity"] == pytest.approx((210 - len(ours | theirs)) / (210 - len(theirs)))
+    distances = lits_rules.surface_distances(prediction > 0, reference > 0, spacing_mm)
+    assert scores["hausdorff95"] == pytest.approx(np.percentile(distances, 95), abs=1e-5)
 
 
 def test_empty_masks_score_as_the_challenge_says():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import lits_rules
 from raunet_jax.scores.lesions import score_lesions
 
 UNIT = (1.0, 1.0, 1.0)
@@ -14,6 +15,16 @@ def line(*spans):
     for first, last in spans:
         mask[..., first : last + 1] = True
     return mask
+
+
+def drawn(seed):
+    """Two tumor masks whose lesions are bridged, split, missed and made up, and an uneven spacing."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(5, 11, 3))
+    truth, noise = (ndimage.gaussian_filter(rng.standard_normal(shape), 1.0) for _ in range(2))
+    guess = truth + 0.8 * noise
+    spacing_mm = tuple(rng.uniform(0.5, 5.0, 3))
+    return guess > np.quantile(guess, rng.uniform(0.5, 0.9)), truth > np.quantile(truth, 0.75), spacing_mm
 
 
 def test_overlap_must_exceed_the_minimum():
@@ -124,54 +135,35 @@ def test_empty_masks_have_nothing_to_match(which):
     assert lesions["reference"] == (2 if which == "prediction" else 0)
 
 
-def voxelwise(prediction, reference, minimum_overlap):
-    """The challenge's rules acted out on images of lesion numbers: {first reference: found}, and the count."""
-    predicted = ndimage.label(prediction.transpose(2, 1, 0))[0]
-    referenced = ndimage.label(reference.transpose(2, 1, 0))[0]
-
-    def overlap(ours, theirs):
-        return int(((predicted == ours) & (referenced == theirs)).sum())
-
-    numbers = range(1, predicted.max() + 1)
-    owners = {}
-    for theirs in range(1, referenced.max() + 1):
-        best = max(numbers, key=lambda ours: (overlap(ours, theirs), -ours), default=None)
-        if best is not None and overlap(best, theirs):
-            owners.setdefault(best, []).append(theirs)
-    merged, size = referenced.copy(), {}
-    for group in owners.values():
-        merged[np.isin(referenced, group)] = group[0]
-        size[group[0]] = len(group)
-    relabelled, partners = np.zeros_like(predicted), {}
-    for ours in numbers:
-        shared = np.bincount(merged[(predicted == ours) & (merged > 0)])
-        if shared.size:
-            relabelled[predicted == ours] = shared.argmax()
-            partners.setdefault(int(shared.argmax()), []).append(ours)
-    found, total = {}, len(partners)
-    for theirs, group in sorted(partners.items(), key=lambda item: item[1][0]):
-        intersection = (np.isin(predicted, group) & (merged == theirs)).sum()
-        union = ((relabelled == group[0]) | (merged == theirs)).sum()
-        found[theirs] = bool(intersection / union > minimum_overlap)
-        if not found[theirs]:
-            relabelled[relabelled == theirs] = 0
-            total -= size[theirs]
-    return found, total
+@pytest.mark.parametrize("seed", range(40))
+def test_random_masks_agree_with_the_rules_acted_out_voxel_by_voxel(seed):
+    prediction, reference, spacing_mm = drawn(seed)
+    lesions = score_lesions(prediction, reference, spacing_mm)
+    groups, total, there = lits_rules.lesions(prediction, reference, 0.5)
+    assert (lesions["prediction"], lesions["reference"]) == there
+    assert lesions["detected"] == total
+    assert lesions["detected_greater_zero"] == lits_rules.lesions(prediction, reference, 0)[1]
+    matches = {tuple(match["reference_lesions"]): match for match in lesions["matches"]}
+    assert list(matches) == list(groups)
+    for numbers, (predicted_numbers, ours, theirs, found) in groups.items():
+        match, expected = matches[numbers], lits_rules.segmentation(ours, theirs, spacing_mm)
+        assert (tuple(match["predicted_lesions"]), match["detected"]) == (predicted_numbers, found)
+        assert (match["predicted_voxels"], match["reference_voxels"]) == (ours.sum(), theirs.sum())
+        assert match["detected_without_habits"] == (expected["jaccard"] > 0.5)
+        if not (match["detected"] or match["detected_without_habits"]):
+            expected |= dict.fromkeys(("assd", "rmsd", "msd"))
+        assert {name: match[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
-def test_random_masks_agree_with_the_rules_acted_out_voxel_by_voxel():
-    rng = np.random.default_rng(0)
-    habits = 0
-    for _ in range(60):
-        shape = tuple(rng.integers(5, 10, 3))
-        truth, noise = (ndimage.gaussian_filter(rng.standard_normal(shape), 1.0) for _ in range(2))
-        reference = truth > np.quantile(truth, 0.75)
-        guess = truth + 0.8 * noise
-        prediction = guess > np.quantile(guess, rng.uniform(0.5, 0.9))
-        lesions = score_lesions(prediction, reference, UNIT)
-        found, total = voxelwise(prediction, reference, 0.5)
-        assert {match["reference_lesions"][0]: match["detected"] for match in lesions["matches"]} == found
-        assert lesions["detected"] == total
-        assert lesions["detected_greater_zero"] == voxelwise(prediction, reference, 0)[1]
-        habits += any(match["detected"] != match["detected_without_habits"] for match in lesions["matches"])
-    assert habits > 5
+def test_the_random_masks_hold_every_situation():
+    merged_references = merged_predictions = missed = habits = 0
+    for seed in range(40):
+        prediction, reference, _ = drawn(seed)
+        groups, _, there = lits_rules.lesions(prediction, reference, 0.5)
+        merged_references += any(len(numbers) > 1 for numbers in groups)
+        merged_predictions += any(len(group[0]) > 1 for group in groups.values())
+        missed += there[1] > sum(map(len, groups))
+        habits += any(
+            found != ((ours & theirs).sum() / (ours | theirs).sum() > 0.5) for _, ours, theirs, found in groups.values()
+        )
+    assert min(merged_references, merged_predictions, missed, habits) >= 5

@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+import lits_rules
 from raunet_jax.scores import score_liver_case, summarise_liver
 
 UNIT = (1.0, 1.0, 1.0)
@@ -20,6 +22,31 @@ def volume(**spans):
 
 def case(name, prediction, reference, spacing_mm=UNIT):
     return {"case": name} | score_liver_case(prediction, reference, spacing_mm)
+
+
+def drawn(seed):
+    """Labels of a small case whose lesions are bridged, split or missed, an uneven spacing; some cases lack something.
+
+    Of every six cases, one has no tumor in the reference, one none in the prediction, one in neither, and one no voxel
+    of label 1 in the prediction.
+    """
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(6, 12, 3))
+    organ, tumor, noise = (ndimage.gaussian_filter(rng.standard_normal(shape), 1.0) for _ in range(3))
+    labels = []
+    for error in (0.6 * noise, 0.0):
+        organ_guess, tumor_guess = organ + 0.3 * error, tumor + error
+        mask = (organ_guess > np.quantile(organ_guess, 0.3)).astype(np.uint8)
+        mask[(mask == 1) & (tumor_guess > np.quantile(tumor_guess, 0.7))] = 2
+        labels.append(mask)
+    prediction, reference = labels
+    if seed % 6 in (0, 2):
+        reference[reference == 2] = 1
+    if seed % 6 in (1, 2):
+        prediction[prediction == 2] = 1
+    if seed % 6 == 3:
+        prediction[prediction == 1] = 0
+    return prediction, reference, tuple(rng.uniform(0.5, 5.0, 3))
 
 
 def test_liver_includes_its_tumors():
@@ -93,6 +120,33 @@ def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_cancelle
     assert summary["tumor_without_habits"]["jaccard"] == 1
     assert summary["detection_without_habits"]["recall"] == pytest.approx(1 / 3)
     assert summary["detection_without_habits"]["precision"] == pytest.approx(1 / 2)
+
+
+def test_random_cases_agree_with_the_rules_acted_out_voxel_by_voxel():
+    drawings = [drawn(seed) for seed in range(36)]
+    summary = summarise_liver([case(str(seed), *drawing) for seed, drawing in enumerate(drawings)])
+    expected = lits_rules.summary(drawings)
+    for group, values in expected.items():
+        found = {name: summary[group][name] for name in values}
+        assert found == pytest.approx(values, abs=1e-6), group
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_masks_of_a_random_case_are_scored_whole(seed):
+    prediction, reference, spacing_mm = drawn(seed)
+    scores = score_liver_case(prediction, reference, spacing_mm)
+    for organ, label in (("liver", 1), ("tumor", 2)):
+        masks = prediction >= label, reference >= label
+        if masks[0].any() and masks[1].any() and not (organ == "liver" and seed == 3):
+            expected = lits_rules.segmentation(*masks, spacing_mm)
+            assert {name: scores[organ][name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_kind_and_order_of_the_array_do_not_matter():
+    prediction, reference, spacing_mm = drawn(4)
+    scores = score_liver_case(prediction, reference, spacing_mm)
+    others = np.asfortranarray(prediction, np.int64), reference.astype(np.int16)[::-1].copy()[::-1]
+    assert score_liver_case(*others, spacing_mm) == scores
 
 
 def test_undefined_values_are_none_and_the_rest_is_strict_json():

@@ -14,6 +14,7 @@ The program has habits that the leaderboard inherits, so `lits2017` reproduces t
 
 from typing import NamedTuple
 
+import cc3d
 import numpy as np
 from scipy import ndimage
 
@@ -22,6 +23,14 @@ from raunet_jax.scores.overlap import Counts, dice, jaccard, rvd, voe
 from raunet_jax.scores.surface import surface_scores
 
 MINIMUM_OVERLAP = 0.5
+
+
+class _Lesions(NamedTuple):
+    """The lesions of one mask, numbered from 1."""
+
+    numbers: np.ndarray  # (z, y, x), 0 in the background
+    voxels: np.ndarray  # by number; 0, the background, is not used
+    boxes: list[tuple[slice, slice, slice]]  # by number - 1
 
 
 class _Match(NamedTuple):
@@ -68,13 +77,11 @@ def score_lesions(
     box = bounding_box(prediction | reference)
     if box is None:
         return _summary(0, 0, [], [])
-    # The program numbers lesions along (x, y, z); the numbers matter for ties and for its habits.
-    predicted, prediction_total = _number(prediction[box.slices])
-    referenced, reference_total = _number(reference[box.slices])
-    overlaps = _overlaps(predicted, prediction_total, referenced, reference_total)
+    prediction, reference = prediction[box.slices], reference[box.slices]
+    predicted, referenced = _number(prediction), _number(reference)
+    overlaps = _overlaps(predicted, referenced, prediction & reference)
     matches = _match(overlaps)
     found_2017 = _detected_2017(matches, overlaps)
-    boxes = ndimage.find_objects(predicted), ndimage.find_objects(referenced)
     records = []
     for match, found in zip(matches, found_2017, strict=True):
         counts = overlaps.counts(match)
@@ -94,32 +101,38 @@ def score_lesions(
             "msd": None,
         }
         if record["detected"] or record["detected_without_habits"]:
-            crop = _around(boxes, match)
+            crop = _around(predicted, referenced, match)
             distances = surface_scores(
-                np.isin(predicted[crop], match.predictions),
-                np.isin(referenced[crop], match.references),
-                spacing_mm[::-1],
+                np.isin(predicted.numbers[crop], match.predictions),
+                np.isin(referenced.numbers[crop], match.references),
+                spacing_mm,
             )
             record |= {name: distances[name] for name in ("assd", "rmsd", "msd")}
         records.append(record)
-    return _summary(reference_total, prediction_total, matches, records)
+    return _summary(referenced.voxels.size - 1, predicted.voxels.size - 1, matches, records)
 
 
-def _number(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the 6-connected components of a (z, y, x) mask from 1; returns them as (x, y, z)."""
-    return ndimage.label(np.ascontiguousarray(mask.transpose(2, 1, 0)))
+def _number(mask: np.ndarray) -> _Lesions:
+    """Number the 6-connected components of a (z, y, x) mask from 1, as the raster order of (x, y, z) meets them."""
+    mask = np.ascontiguousarray(mask)
+    numbers, total = cc3d.connected_components(mask, connectivity=6, binary_image=True, return_N=True)
+    inside = np.flatnonzero(mask)
+    z, y, x = np.unravel_index(inside, mask.shape)
+    lesion_of = numbers.ravel()[inside]
+    first = np.full(total + 1, mask.size)
+    first[0] = -1
+    np.minimum.at(first, lesion_of, (x * mask.shape[1] + y) * mask.shape[0] + z)
+    rank = np.empty(total + 1, numbers.dtype)
+    rank[np.argsort(first)] = np.arange(total + 1)
+    numbers.ravel()[inside] = lesion_of = rank[lesion_of]
+    return _Lesions(numbers, np.bincount(lesion_of, minlength=total + 1), ndimage.find_objects(numbers))
 
 
-def _overlaps(predicted: np.ndarray, prediction_total: int, referenced: np.ndarray, reference_total: int) -> _Overlaps:
-    both = (predicted > 0) & (referenced > 0)
-    hit, rows = np.unique(predicted[both], return_inverse=True)
-    pairs = np.bincount(rows * reference_total + referenced[both] - 1, minlength=hit.size * reference_total)
-    return _Overlaps(
-        np.bincount(predicted[predicted > 0], minlength=prediction_total + 1),
-        np.bincount(referenced[referenced > 0], minlength=reference_total + 1),
-        hit,
-        pairs.reshape(hit.size, reference_total),
-    )
+def _overlaps(predicted: _Lesions, referenced: _Lesions, both: np.ndarray) -> _Overlaps:
+    hit, rows = np.unique(predicted.numbers[both], return_inverse=True)
+    total = referenced.voxels.size - 1
+    pairs = np.bincount(rows * total + referenced.numbers[both] - 1, minlength=hit.size * total)
+    return _Overlaps(predicted.voxels, referenced.voxels, hit, pairs.reshape(hit.size, total))
 
 
 def _match(overlaps: _Overlaps) -> list[_Match]:
@@ -155,12 +168,11 @@ def _detected_2017(matches: list[_Match], overlaps: _Overlaps) -> list[bool]:
     return detected
 
 
-def _around(boxes: tuple[list, list], match: _Match) -> tuple[slice, ...]:
-    predicted, referenced = boxes
-    all_boxes = [predicted[number - 1] for number in match.predictions]
-    all_boxes += [referenced[number - 1] for number in match.references]
+def _around(predicted: _Lesions, referenced: _Lesions, match: _Match) -> tuple[slice, ...]:
+    boxes = [predicted.boxes[number - 1] for number in match.predictions]
+    boxes += [referenced.boxes[number - 1] for number in match.references]
     return tuple(
-        slice(min(box[axis].start for box in all_boxes), max(box[axis].stop for box in all_boxes)) for axis in range(3)
+        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3)
     )
 
 

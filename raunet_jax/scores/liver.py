@@ -42,7 +42,7 @@ def score_liver_case(
     """
     _check(prediction, reference, spacing_mm)
     volume = prediction.size
-    box = bounding_box(prediction | reference)
+    box = bounding_box(np.logical_or(prediction, reference))
     slices = (slice(0, 0),) * 3 if box is None else box.slices
     prediction, reference = prediction[slices], reference[slices]
     tumors = prediction == 2, reference == 2
