@@ -29,10 +29,16 @@ flags.DEFINE_string(
     "predict: folder for masks, summary and page; score: the scores.json to write; evaluate: folder for scores",
 )
 flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
+flags.DEFINE_bool(
+    "uncertainty",
+    False,
+    "predict, evaluate: write CASE_uncertainty.nii.gz too, the binary entropy in bits of the last stage's foreground "
+    "probability, averaged over its folds (of a single fold, of its own): 1 = undecided, 0 = sure, or not looked at",
+)
 flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")
 flags.DEFINE_string("reference", "", "score: folder of reference masks")
-flags.DEFINE_string("compare", "", "inspect: another run folder; says what differs")
-flags.DEFINE_bool("json", False, "inspect: print JSON")
+flags.DEFINE_string("compare", "", "another run folder; inspect: says what differs; report: pairs their scores")
+flags.DEFINE_bool("json", False, "inspect, verify: print JSON")
 
 
 def main(arguments) -> int:
@@ -44,7 +50,7 @@ def main(arguments) -> int:
     from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
 
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
-    others = {name: given[name].value for name in ("config", "probabilities", "json")}
+    others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json")}
     workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None
     request = modes.Request(
         workdir=workdir, input=[os.path.expanduser(path) for path in given.input], **paths, **others

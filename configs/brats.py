@@ -1,12 +1,13 @@
 """Whole brain tumor from four MR modalities: the wide RA-UNet on 64^3 patches (section IV-F).
 
 python run.py --config=configs/brats.py --config.data.root=/disk/MICCAI_BraTS_2018_Data_Training
+python run.py --config=configs/brats.py:strong ...   (patches augmented; the paper's are not)
 """
 
 from configs import common
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = common.get_config()
     config.name = "brats"
     config.stage = "brain"
@@ -17,4 +18,4 @@ def get_config():
     config.network.width = 64
     config.network.stem_width = 32
     config.network.bottom_width = 512
-    return config
+    return common.strong(config, argument)

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()  # random changes of training patches, drawn on the device; the paper has none
     config.augment.flip = ()  # axes mirrored at random, of ("x", "y", "z")
     config.augment.quarter_turns = False  # turn by 0, 90, 180 or 270 degrees in plane (square patches)
-    config.augment.rotation = 0.0  # degrees: turn in plane by up to this much either way
+    config.augment.rotation = 0.0  # degrees: turn in plane by up to this much either way, such as 15
     config.augment.scale = 0.0  # zoom in plane by up to this share either way, such as 0.1
     config.augment.intensity = 0.0  # brightness and contrast change by up to this share of the window, such as 0.1
 
@@ -54,7 +54,10 @@ def get_config() -> ConfigDict:
     config.loss_per_sample = False  # False: Dice over the whole batch's voxels; True: a Dice a patch, averaged
     config.precision = "float32"  # float32 | bfloat16 (activations only; weights, statistics and loss stay float32)
     config.folds = (0, 1, 2, 3, 4)  # which folds are trained, one after another; (0,) for one
+    config.folds_at_once = 1  # how many are trained side by side, each on one GPU in a process of its own
     config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost
+
+    config.voi = "reference"  # stage tumor: whose liver patches are cut around; predicted: stage 2's, out of fold
 
     config.window = ConfigDict()
     config.window.step = (0, 0, 0)  # voxels between neighbouring windows (x, y, z); 0 = half a patch
@@ -62,3 +65,17 @@ def get_config() -> ConfigDict:
     config.threshold = 0.5  # probability from which a voxel is foreground
     config.vote = "mean"  # mean | majority: how the folds' models are joined
     return config.lock()  # a field that is not above is a mistake
+
+
+def strong(config: ConfigDict, argument: str) -> ConfigDict:
+    """A stage's recipe, better than the paper's where `argument` is "strong", as it is where that is empty."""
+    if argument not in ("", "strong"):
+        raise ValueError(f"this recipe has no variant :{argument}; choose :strong, or leave it out")
+    if argument:
+        config.name += "_strong"
+        config.augment.flip = ("x", "y", "z") if config.patch_size[2] != 1 else ("x", "y")
+        config.augment.quarter_turns = config.stage in ("tumor", "brain")  # the others see how a patient lies
+        config.augment.rotation = 15.0
+        config.augment.scale = 0.15
+        config.augment.intensity = 0.1
+    return config

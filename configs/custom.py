@@ -1,6 +1,7 @@
 """Anybody's own task: one RA-UNet-II on a folder of images/ and labels/ with a dataset.json (the Decathlon's format).
 
     python run.py --config=configs/custom.py --config.data.root=/disk/Task04_Hippocampus
+    python run.py --config=configs/custom.py:strong ...   (patches augmented)
 
 All labels are found as one; --config.data.foreground='(2,)' picks some. What is open below is worked out from the scans
 when training begins, and stands in the run's config.json.
@@ -9,7 +10,7 @@ when training begins, and stands in the run's config.json.
 from configs import common
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = common.get_config()
     config.name = "custom"
     config.stage = "custom"
@@ -20,4 +21,4 @@ def get_config():
     config.batch_size = 0  # open: about as many voxels as two patches of 128x128x32
     config.window_hu = (0.0, 0.0)  # open, CT only: 0.5 to 99.5 percentile of what is to be found
     config.window.batch_size = 4
-    return config
+    return common.strong(config, argument)

@@ -1,12 +1,13 @@
 """Stage 1, liver localisation: RA-UNet-I on 256x256 slices of the down-sampled scan (paper section III-E).
 
 python run.py --config=configs/liver_coarse.py --config.data.root=/disk/lits
+python run.py --config=configs/liver_coarse.py:strong ...   (patches augmented; the paper's are not)
 """
 
 from configs import common
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = common.get_config()
     config.name = "liver_coarse"
     config.stage = "coarse"
@@ -15,4 +16,4 @@ def get_config():
     config.batch_size = 16
     config.folds = (0,)
     config.window.batch_size = 8
-    return config
+    return common.strong(config, argument)

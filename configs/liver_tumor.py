@@ -2,6 +2,7 @@
 
 python run.py --config=configs/liver_tumor.py --config.data.root=/disk/lits
 python run.py --config=configs/liver_tumor.py:64x64x32 ...   (the patch-size study: also 32x32x32)
+python run.py --config=configs/liver_tumor.py:64x64x32,strong ...   (patches augmented; the paper's are not)
 """
 
 from configs import common
@@ -9,12 +10,18 @@ from configs import common
 PATCH_SIZES = {"128x128x32": 2, "64x64x32": 8, "32x32x32": 32}  # patch size: batch size of about equal memory
 
 
-def get_config(patch_size: str = "128x128x32"):
-    if patch_size not in PATCH_SIZES:
-        raise ValueError(f"liver_tumor:{patch_size} is not a patch size of the paper; choose {', '.join(PATCH_SIZES)}")
+def get_config(argument: str = "128x128x32"):
+    parts = [part for part in argument.split(",") if part]
+    sizes = [part for part in parts if part != "strong"] or ["128x128x32"]
+    if len(sizes) > 1 or sizes[0] not in PATCH_SIZES:
+        raise ValueError(
+            f"liver_tumor:{argument} is not a recipe; choose one of the paper's patch sizes {', '.join(PATCH_SIZES)}, "
+            "or strong, or both with a comma between"
+        )
+    patch_size = sizes[0]
     config = common.get_config()
     config.name = "liver_tumor" if patch_size == "128x128x32" else f"liver_tumor_{patch_size}"
     config.stage = "tumor"
     config.patch_size = tuple(int(size) for size in patch_size.split("x"))
     config.batch_size = PATCH_SIZES[patch_size]
-    return config
+    return common.strong(config, "strong" if "strong" in parts else "")

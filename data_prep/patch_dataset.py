@@ -74,7 +74,7 @@ def deal(config) -> dict[str, dict[str, str | None]]:
 def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet:
     """Build the recipe's patch set unless it is there, and say what it holds.
 
-    `boxes` are the liver's by case name, voxels, without margin; a case that has none there is cut around its reference.
+    `boxes` are the liver's by case name, in voxels, without margin; a case without one is cut around its reference.
 
     A case that cannot be used is left out, reported, and listed in `failed`. Only one process builds a set at a time;
     others wait for it. Files that were changed or repaired give another key, so that the set is built anew.

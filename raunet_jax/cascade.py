@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.components import largest_component
+from raunet_jax.components import component_sizes, largest_component
 from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, whole
 from raunet_jax.intensity import Encoded, encode, kind_of
 from raunet_jax.networks.raunet import make_network
@@ -21,6 +21,8 @@ from raunet_jax.windows import make_forward, predict_windows, window_origins
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
 WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map
+MAPS = {"coarse": "liver", "voi": "liver", "tumor": "tumor"} | WHOLE_VOLUME  # name of each stage's probability map
+RIVAL_SHARE = 0.5  # of the largest component's size, from which the second largest is worth a warning
 Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
 
 
@@ -34,6 +36,7 @@ class StageModel:
 
     config: ConfigDict
     variables: tuple[dict, ...]  # `params` and `batch_stats` of each fold
+    steps: tuple[int, ...] = ()  # of training, at which each was saved
 
 
 @dataclasses.dataclass
@@ -45,6 +48,8 @@ class Segmentation:
     box: Box | None  # what stages 2 and 3 looked at
     warnings: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # by stage
+    votes: np.ndarray | None = None  # uint8: how many `folds` reach the threshold, of stage tumor, brain, custom
+    folds: int = 1
 
 
 def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageModel:
@@ -52,7 +57,7 @@ def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageMo
     trained = sorted(run.glob("fold_*/checkpoints"))
     if folds is not None:
         trained = [run / f"fold_{fold}" / "checkpoints" for fold in folds]
-    config, variables = None, []
+    config, variables, steps = None, [], []
     for folder in trained:
         step = None
         if folder.is_dir():
@@ -62,15 +67,21 @@ def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageMo
                     state = checkpoints.restore_tree(step)
                     config = checkpoints.recipe(step)
                     variables.append({name: state[name] for name in ("params", "batch_stats")})
+                    steps.append(step)
         if step is None:
             raise ModelMissing(f"{folder} holds no checkpoint: this fold has not been trained; run --mode=train first")
     if config is None:
         raise ModelMissing(f"{run} holds no trained model (fold_K/checkpoints); run --mode=train first")
-    return StageModel(config, tuple(jax.device_put(variables)))
+    return StageModel(config, tuple(jax.device_put(variables)), tuple(steps))
 
 
-def load_cascade(workdir: pathlib.Path, config: ConfigDict | None = None, fold: int | None = None) -> dict:
-    """The StageModel of each stage of the run in `workdir`, in the order they run.
+def load_cascade(
+    workdir: pathlib.Path,
+    config: ConfigDict | None = None,
+    fold: int | None = None,
+    stages: Sequence[str] | None = None,
+) -> dict[str, StageModel]:
+    """The StageModel of each stage (of `stages`) of the run in `workdir`, in the order they run.
 
     Thresholds, votes and windows are those of `config`, by default of the recipe saved in `workdir`. `fold` picks one
     model of the stages that have several. Raises FileNotFoundError when `workdir` is no run folder, ModelMissing when a
@@ -79,6 +90,8 @@ def load_cascade(workdir: pathlib.Path, config: ConfigDict | None = None, fold: 
     config = config or recipe.load(workdir / "config.json")
     models = {}
     for name, stage in recipe.stages_of(config).items():
+        if stages is not None and name not in stages:
+            continue
         run = workdir / name if "stages" in config else workdir
         model = load_stage(run, None if fold is None or name == "coarse" else [fold])
         with model.config.ignore_type():
@@ -112,27 +125,31 @@ def segment(
 
     for stage, name in WHOLE_VOLUME.items():
         if stage in models:
-            found.probabilities[name], found.labels = timed(stage, _whole_view)
+            found.probabilities[name], found.labels, found.votes = timed(stage, _whole_view)
+            found.folds = len(models[stage].variables)
             if not found.labels.any():
                 found.warnings.append(f"{volume.name}: nothing found; the mask is empty")
             return found
 
     liver = reference_liver
     if "coarse" in models:
-        found.probabilities["liver"], liver = timed("coarse", _locate_liver)
+        found.probabilities["liver"], liver, sizes = timed("coarse", _locate_liver)
+        found.warnings += _rivals(volume.name, "coarse", sizes)
         if not liver.any() and len(models) > 1:
             found.warnings.append(f"{volume.name}: stage coarse found no liver; the whole volume is searched instead")
             liver = None
     if "voi" in models:
         box = whole(volume.shape) if liver is None or not liver.any() else bounding_box(liver)
         found.box = expand(box, models["voi"].config.box_margin, volume.shape)
-        found.probabilities["liver"], liver = timed("voi", _segment_liver, box)
+        found.probabilities["liver"], liver, sizes = timed("voi", _segment_liver, box)
+        found.warnings += _rivals(volume.name, "voi", sizes) + _cut(volume.name, liver, found.box)
     if liver is not None and liver.any():
         found.labels = liver.astype(np.uint8)
         margin = next(iter(models.values())).config.box_margin
         found.box = found.box or expand(bounding_box(liver), margin, volume.shape)
         if "tumor" in models:
-            found.probabilities["tumor"], tumor = timed("tumor", _segment_tumor, liver)
+            found.probabilities["tumor"], tumor, found.votes = timed("tumor", _segment_tumor, liver)
+            found.folds = len(models["tumor"].variables)
             found.labels[tumor > 0] = 2
     elif liver is None and set(models) == {"tumor"}:
         raise ValueError(
@@ -153,25 +170,51 @@ def _locate_liver(encoded: Encoded, model: StageModel, announce: Announce):
     """The largest component is chosen on the small slices, as the paper does, and then brought back to full size."""
     shape = encoded.voxels.shape[:3]
     view = view_for("coarse", shape, None, model.config)
-    probabilities, mask = _vote(_fold_maps(encoded, model, view, announce), model)
+    probabilities, mask, _ = _vote(_fold_maps(encoded, model, view, announce), model)
     liver = view.back(largest_component(mask).astype(np.float32), shape) >= 0.5
-    return view.back(probabilities, shape), liver
+    return view.back(probabilities, shape), liver, component_sizes(mask)
 
 
 def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Announce):
     shape = encoded.voxels.shape[:3]
     view = view_for("voi", shape, box, model.config)
     maps = (view.back(small, shape) for small in _fold_maps(encoded, model, view, announce))
-    probabilities, mask = _vote(maps, model)
-    return probabilities, largest_component(mask)
+    probabilities, mask, _ = _vote(maps, model)
+    return probabilities, largest_component(mask), component_sizes(mask)
+
+
+def _rivals(name: str, stage: str, sizes: np.ndarray) -> list[str]:
+    """A warning when the component that was dropped second could as well have been the liver."""
+    if len(sizes) < 2 or sizes[1] < RIVAL_SHARE * sizes[0]:
+        return []
+    return [
+        f"{name}: stage {stage} found two pieces of like size ({sizes[0]:,} and {sizes[1]:,} of the voxels it sees) "
+        "and took the larger for the liver; look at it"
+    ]
+
+
+def _cut(name: str, liver: np.ndarray, box: Box) -> list[str]:
+    """A warning when the liver reaches a side of the box that is no border of the volume: more may lie outside."""
+    extent = bounding_box(liver)
+    if extent is None:
+        return []
+    sides = [
+        f"{axis} {voxel}"
+        for axis, low, high, start, stop, size in zip("zyx", *extent, *box, liver.shape, strict=True)
+        for voxel, touches in ((start, low == start > 0), (stop, high == stop < size))
+        if touches
+    ]
+    return (
+        [f"{name}: the liver reaches the edge of stage 1's box at {', '.join(sides)}; it may be cut"] if sides else []
+    )
 
 
 def _segment_tumor(encoded: Encoded, model: StageModel, liver: np.ndarray, announce: Announce):
     shape = encoded.voxels.shape[:3]
     view = view_for("tumor", shape, bounding_box(liver), model.config)
     maps = (view.back(part, shape) for part in _fold_maps(encoded, model, view, announce))
-    probabilities, mask = _vote(maps, model)
-    return probabilities, mask & (liver > 0)
+    probabilities, mask, votes = _vote(maps, model)
+    return probabilities, mask & (liver > 0), votes
 
 
 def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announce) -> Iterator[np.ndarray]:
@@ -192,8 +235,10 @@ def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announ
         yield predict_windows(probabilities, voxels, patch, step, config.window.batch_size, advance)[inner]
 
 
-def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np.ndarray]:
-    """(mean probability float32, mask uint8) of the folds' maps, one in memory at a time.
+def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean probability float32, mask uint8, votes uint8) of the folds' maps, one in memory at a time.
+
+    Votes: how many folds' own probability reaches the threshold.
 
     `mean`: foreground where the mean reaches the threshold. `majority`: where more than half of the folds reach it.
     """
@@ -206,4 +251,4 @@ def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np
         votes = votes + (probabilities >= threshold).astype(np.uint8)
     mean = total / np.float32(folds)
     mask = mean >= threshold if rule == "mean" else votes * 2 > folds
-    return mean, mask.astype(np.uint8)
+    return mean, mask.astype(np.uint8), votes

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from data_prep.cases import find_cases, read_case
 from data_prep.fingerprints import fingerprints
 from data_prep.layouts import Case
-from raunet_jax import attribution, recipe, scores
+from raunet_jax import attribution, lesion_table, recipe, scores
 from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
 from raunet_jax.files import write_json
 from raunet_jax.progress import progress, say
+from raunet_jax.uncertainty import uncertainty_map
 from raunet_jax.volume import Volume, write_map, write_mask
 
 SPLIT = "split.json"  # in the folder of each stage: which cases were trained on, written by train
@@ -31,7 +32,9 @@ class Group(NamedTuple):
     cases: tuple[Case, ...]
 
 
-def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | None = None) -> tuple[dict, list[str]]:
+def evaluate(
+    config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | None = None, uncertainty: bool = False
+) -> tuple[dict, list[str]]:
     """Segment and score the cases that the run in `workdir` holds out, or all of another data set.
 
     Which cases a run has trained on stands in its split.json. With test cases these are scored, by all folds together;
@@ -43,7 +46,8 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
     A stage that was trained alone is given the reference liver in place of what the stages before it would find.
 
     Writes below `output` (by default `workdir`) evaluation/CASE.json, CASE_seg.nii.gz, CASE_reference.nii.gz and
-    probability maps, and scores.json with scores.csv.
+    probability maps, with `uncertainty` CASE_uncertainty.nii.gz (see `uncertainty_map`), lesions.csv with every lesion
+    found or missed (see `lesion_table.lesions_of`), and scores.json with scores.csv.
 
     Returns:
         The scores, and a sentence for each case that could not be scored.
@@ -57,7 +61,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
     groups, leaks, failed = held_out(config, workdir)
     folder = output / "evaluation"
     seen_by_stage_1 = read_split(workdir / "coarse")["train"] if "stages" in config else ()
-    cases = []
+    cases, lesions = [], {}
     with progress("evaluate", sum(len(group.cases) for group in groups)) as bar:
         for group in groups:
             models = load_cascade(workdir, config, group.fold)
@@ -74,15 +78,22 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, output: pathlib.Path | N
                         record["stage_1_trained_on_it"] = True
                     if case.name in leaks:
                         record["leak"] = True
-                    _write(folder, case, volume, mask, found)
+                    found_and_missed = lesion_table.lesions_of(found, last.stage, volume.affine, mask)
+                    _write(folder, case, volume, mask, found, found_and_missed)
+                    if uncertainty:
+                        path = folder / f"{case.name}_uncertainty.nii.gz"
+                        write_map(path, uncertainty_map(found, last.stage), volume)
                 except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:
                     failed.append(f"{case.name}: {error}")
                     say(failed[-1])
                 else:
                     cases.append(record)
+                    lesions[case.name] = found_and_missed
                 bar.advance(1, case.name)
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(failed))
+    if last.stage in lesion_table.STAGES:
+        lesion_table.write_csv(folder / "lesions.csv", lesions)
     summary = SUMMARISE.get(last.stage, scores.summarise_liver)(cases)
     if last.stage not in WHOLE_VOLUME:
         for beginning in _unseen(set(models)):
@@ -177,7 +188,9 @@ def _unseen(stages: set[str]) -> list[str]:
     return ["liver"] if stages == {"tumor"} else []
 
 
-def _write(folder: pathlib.Path, case: Case, volume: Volume, mask: np.ndarray, found: Segmentation) -> None:
+def _write(
+    folder: pathlib.Path, case: Case, volume: Volume, mask: np.ndarray, found: Segmentation, lesions: list[dict] | None
+) -> None:
     reference = folder / f"{case.name}_reference.nii.gz"
     write_mask(folder / f"{case.name}_seg.nii.gz", found.labels, volume)
     write_mask(reference, mask, volume)
@@ -192,5 +205,6 @@ def _write(folder: pathlib.Path, case: Case, volume: Volume, mask: np.ndarray, f
         "seconds": sum(found.seconds.values()),
         "stages": found.seconds,
         "warnings": found.warnings,
+        "lesions": lesions,
     }
     write_json(folder / f"{case.name}.json", record)

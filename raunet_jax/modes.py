@@ -10,9 +10,10 @@ from rich.console import Console
 from data_prep import patch_dataset
 from data_prep.planning import plan
 from data_prep.verify import main as verify_sources
-from raunet_jax import evaluation, files, inspection, out_of_fold, prediction, recipe, scores, training
+from raunet_jax import evaluation, files, inspection, out_of_fold, prediction, recipe, scores, side_by_side, training
 from raunet_jax.cascade import load_cascade
 from raunet_jax.progress import say
+from raunet_jax.report.comparison import write_comparison
 from raunet_jax.report.page import write_report
 
 
@@ -32,6 +33,7 @@ class Request:
     reference: str = ""
     compare: str = ""
     probabilities: bool = False
+    uncertainty: bool = False
     json: bool = False
 
     @property
@@ -90,8 +92,11 @@ def train(request: Request) -> int:
         files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
         files.write_text(run / "config.json", recipe.to_json(config) + "\n")
         with training.stop_requests() as asked:
-            for fold in stage.folds:
-                training.train_fold(stage, patches.folder, place / f"fold_{fold}", fold, asked)
+            if min(stage.folds_at_once, len(stage.folds)) > 1:
+                side_by_side.train_folds(patches.folder, place, stage.folds, stage.folds_at_once, asked)
+            else:
+                for fold in stage.folds:
+                    training.train_fold(stage, patches.folder, place / f"fold_{fold}", fold, asked)
     status = evaluate(request) if cascade else report(request)
     for line in dict.fromkeys(failed):
         say(f"not trained on {line}")
@@ -111,7 +116,7 @@ def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
 
 def evaluate(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
-    summary, failed = evaluation.evaluate(plan(request.recipe), request.run, output)
+    summary, failed = evaluation.evaluate(plan(request.recipe), request.run, output, request.uncertainty)
     scores.print_tables(summary, Console())
     print(f"scores: {output / 'scores.json'}")
     if output == request.run:
@@ -125,7 +130,11 @@ def predict(request: Request) -> int:
     models = load_cascade(request.run, request.config)
     output = pathlib.Path(request.needed("output"))
     summary = prediction.predict(
-        models, map(pathlib.Path, request.needed("input")), output, probabilities=request.probabilities
+        models,
+        map(pathlib.Path, request.needed("input")),
+        output,
+        probabilities=request.probabilities,
+        uncertainty=request.uncertainty,
     )
     print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
     for failure in summary["failed"]:
@@ -152,7 +161,8 @@ def inspect(request: Request) -> int:
 
 
 def report(request: Request) -> int:
-    print(f"page: {write_report(request.run)}")
+    page = write_comparison(request.run, request.compare) if request.compare else write_report(request.run)
+    print(f"page: {page}")
     return 0
 
 

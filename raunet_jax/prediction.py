@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import math
 import pathlib
 import time
 from collections.abc import Iterable, Mapping
@@ -15,9 +14,11 @@ from raunet_jax.cascade import Segmentation, StageModel, segment
 from raunet_jax.components import component_sizes
 from raunet_jax.files import replacing, write_json
 from raunet_jax.intensity import kind_of
+from raunet_jax.lesion_table import lesions_of, voxel_volume_mm3, write_csv
 from raunet_jax.progress import progress, say
 from raunet_jax.report.cases import Look
 from raunet_jax.report.prediction_page import write_prediction_page
+from raunet_jax.uncertainty import uncertainty_map
 from raunet_jax.volume import (
     Volume,
     is_dicom_folder,
@@ -35,6 +36,7 @@ MASK_ENDINGS = (
     "_brain",
     "_foreground",
     "_reference",
+    "_uncertainty",
 )  # of files that predict and the data sets lay beside scans
 
 
@@ -134,7 +136,7 @@ def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[
 
 def summarise(found: Segmentation, volume: Volume) -> dict:
     """Volumes in mL, lesion count (26-neighbourhood), and tumor over liver of one segmentation."""
-    voxel_ml = math.prod(volume.spacing_mm) / 1000
+    voxel_ml = voxel_volume_mm3(volume.affine) / 1000
     for name, field in (("brain", "whole_tumor_ml"), ("foreground", "foreground_ml")):
         if name in found.probabilities:
             return {field: round(float((found.labels > 0).sum() * voxel_ml), 3)}
@@ -148,16 +150,22 @@ def summarise(found: Segmentation, volume: Volume) -> dict:
 
 
 def predict(
-    models: Mapping[str, StageModel], paths: Iterable[pathlib.Path], output: pathlib.Path, probabilities: bool = False
+    models: Mapping[str, StageModel],
+    paths: Iterable[pathlib.Path],
+    output: pathlib.Path,
+    probabilities: bool = False,
+    uncertainty: bool = False,
 ) -> dict:
     """Segment each scan below `paths` and write into `output`.
 
-    CASE_seg.nii.gz (uint8, on the scan's own grid), with `probabilities` the float32 maps beside it, summary.json
-    and summary.csv after every case, and at the end a PNG a case and index.html. A scan that fails is listed under
-    "failed" in the summary, with the reason, and the others go on.
+    CASE_seg.nii.gz (uint8, on the scan's own grid), with `probabilities` the float32 maps beside it, with `uncertainty`
+    CASE_uncertainty.nii.gz (see `uncertainty_map`), summary.json, summary.csv and lesions.csv after every case, and at
+    the end a PNG a case and index.html. A scan that fails is listed under "failed" in the summary, with the reason,
+    and the others go on.
 
     Returns:
-        The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`.
+        The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
+        `lesions_of`.
     """
     scans, failed = find_inputs(paths, models)
     for failure in failed:
@@ -189,6 +197,9 @@ def predict(
                 write_mask(mask, found.labels, volume)
                 for name, values in found.probabilities.items() if probabilities else ():
                     write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
+                if uncertainty:
+                    write_map(output / f"{scan.name}_uncertainty.nii.gz", uncertainty_map(found, last.stage), volume)
+                lesions = lesions_of(found, last.stage, volume.affine)
             except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
                 failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
                 say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
@@ -206,6 +217,7 @@ def predict(
                         "box": found.box and {"start": found.box.start, "stop": found.box.stop},
                         "seconds": round(time.monotonic() - begin, 2),
                         "warnings": found.warnings,
+                        "lesions": lesions,
                     }
                 )
             _write_summary(output, summary)
@@ -218,7 +230,7 @@ def predict(
 def _write_summary(output: pathlib.Path, summary: dict) -> None:
     write_json(output / "summary.json", summary)
     rows = [
-        {name: value for name, value in case.items() if name not in ("box", "images", "channels")}
+        {name: value for name, value in case.items() if name not in ("box", "images", "channels", "lesions")}
         | {"warnings": "; ".join(case["warnings"])}
         for case in summary["cases"]
     ]
@@ -227,3 +239,6 @@ def _write_summary(output: pathlib.Path, summary: dict) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    tables = {case["case"]: case["lesions"] for case in summary["cases"] if case["lesions"] is not None}
+    if tables:
+        write_csv(output / "lesions.csv", tables)

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from raunet_jax import batches, files, recipe
+from raunet_jax import augmentation, batches, files, recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.progress import progress, say
@@ -187,8 +187,8 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
     """
     training = FoldRun(config, patch_set, run, fold)
     last_step = config.epochs * training.epoch_steps
-    augmentation = from_recipe(config)
-    train_step = make_train_step(training.network, config.learning_rate, config.loss_per_sample, augmentation)
+    changes = augmentation.from_recipe(config)
+    train_step = make_train_step(training.network, config.learning_rate, config.loss_per_sample, changes)
     with training.checkpoints:
         training.resume()
         if training.step >= last_step:

@@ -10,7 +10,7 @@ from raunet_jax import cascade, recipe
 from raunet_jax.cascade import ModelMissing, load_cascade, load_stage, segment
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.geometry import Box, whole
-from raunet_jax.volume import Grid, Volume, write_mask
+from raunet_jax.volume import Grid, Volume, read_nifti, write_mask
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +204,29 @@ def test_folds_are_joined_by_mean_or_by_majority(vote, probabilities, found):
     np.testing.assert_allclose(result.probabilities["tumor"][hu == LIVER], np.mean(probabilities), rtol=1e-6)
 
 
+def test_the_folds_of_the_last_stage_are_counted_where_they_reach_the_threshold():
+    """Of four voxels' worth of ranges, fold k finds those from k on; stage voi's own folds do not count."""
+    hu, labels = exact_models.abdomen()
+    at = np.s_[8, 22, 16:20]
+    hu[at] = (200, 210, 220, 230)
+    tumor = model("tumor", *[rule((200 + 10 * fold, 230), 0.8, 0.1) for fold in range(3)])
+    found = segment(volume(hu), models("coarse") | {"voi": model("voi", *folds(0.9, 0.9)), "tumor": tumor})
+    assert found.folds == 3 and found.votes.dtype == np.uint8
+    assert found.votes[at].tolist() == [1, 2, 3, 3]
+    assert found.votes.sum() == 9
+    np.testing.assert_allclose(found.probabilities["tumor"][at], [1 / 3, 1.7 / 3, 0.8, 0.8], rtol=1e-6)
+    head = np.zeros((4, 5, 6, 4), np.float32)
+    head[1, 2, 3] = 500.0
+    two = segment(volume(head), {"brain": model("brain", rule((1, 32767)), rule(NOTHING))})
+    assert two.folds == 2 and two.votes[1, 2, 3] == two.votes.sum() == 1
+
+
+def test_stages_without_lesions_keep_no_votes():
+    hu, _ = exact_models.abdomen()
+    assert segment(volume(hu), models("coarse", "voi")).votes is None
+    assert segment(volume(np.full_like(hu, BODY)), models()).votes is None
+
+
 def test_folds_of_equal_say_overlap_evenly_where_windows_do():
     """Each fold's sums start from nothing: three folds that agree give what one of them gives."""
     hu, _ = exact_models.abdomen()
@@ -285,3 +308,29 @@ def test_a_missing_model_is_named_with_its_folder(tmp_path):
     (tmp_path / "fold_1" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ModelMissing, match=f"{tmp_path}/fold_1/checkpoints holds no checkpoint"):
         load_stage(tmp_path)
+
+
+def test_a_second_piece_of_like_size_is_flagged(tmp_path):
+    hu, _ = exact_models.abdomen()
+    rival = hu.copy()
+    rival[6:14, 44:56, 44:52] = exact_models.LIVER  # two thirds of the liver's size
+    for name, voxels, flagged in (("one", hu, False), ("two", rival, True)):
+        volume = read_nifti(exact_models.write(tmp_path / f"{name}.nii.gz", voxels))
+        said = " ".join(segment(volume, exact_models.models()).warnings)
+        assert ("stage coarse found two pieces of like size" in said) == flagged
+
+
+def test_a_liver_that_reaches_the_edge_of_its_box_is_flagged_unless_the_scan_ends_there(tmp_path):
+    """Localisation that finds half of the liver, and a margin too small to make up for it."""
+    hu, _ = exact_models.abdomen()
+    hu[6:14, 20:26, 16:28] = 95  # this half is bright enough for stage 2 alone
+    volume = read_nifti(exact_models.write(tmp_path / "ct.nii.gz", hu))
+    models = exact_models.models()
+    models["coarse"] = model("coarse", rule((100, 165)))
+    models["voi"] = model("voi", rule((90, 165)), box_margin=2)
+    (warning,) = segment(volume, models).warnings
+    assert warning == "ct: the liver reaches the edge of stage 1's box at y 24; it may be cut"
+    border = np.full((20, 64, 64), exact_models.BODY, np.int16)
+    border[0:14, 20:32, 16:28] = exact_models.LIVER  # the scan begins within the liver
+    volume = read_nifti(exact_models.write(tmp_path / "border.nii.gz", border))
+    assert not any("may be cut" in said for said in segment(volume, exact_models.models()).warnings)

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from configs import common, liver, liver_tumor, liver_voi
+from configs import brats, common, liver, liver_coarse, liver_tumor, liver_voi
 from raunet_jax import recipe
+from raunet_jax.augmentation import OFF, from_recipe
 from raunet_jax.networks.raunet import make_network
 
 NAMES = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py"))
@@ -20,7 +21,8 @@ def test_every_recipe_builds_networks_from_the_fields_that_common_explains(name)
     known = set(common.get_config().to_dict())
     for stage in recipe.stages_of(config).values():
         assert set(stage.to_dict()) == known
-        make_network(stage)
+        if any(stage.patch_size):  # stage custom works its patch out from the scans
+            make_network(stage)
         assert all(0 <= step <= size for step, size in zip(stage.window.step, stage.patch_size, strict=True))
 
 
@@ -35,9 +37,45 @@ def test_the_tumor_recipe_takes_the_papers_patch_sizes(size):
     assert liver_tumor.get_config(size).patch_size == tuple(map(int, size.split("x")))
 
 
-def test_another_patch_size_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="liver_tumor:16x16x16.*128x128x32, 64x64x32, 32x32x32"):
-        liver_tumor.get_config("16x16x16")
+def test_strong_turns_on_augmentation_and_changes_nothing_else_but_the_name():
+    pairs = [(module.get_config(), module.get_config("strong")) for module in (brats, liver_coarse, liver_voi)]
+    for size in liver_tumor.PATCH_SIZES:
+        for argument in (f"{size},strong", f"strong,{size}"):
+            pairs.append((liver_tumor.get_config(size), liver_tumor.get_config(argument)))
+    pairs.append((liver_tumor.get_config(), liver_tumor.get_config("strong")))
+    for paper, strong in pairs:
+        assert strong.name == f"{paper.name}_strong"
+        augment = strong.augment.to_dict()
+        assert augment.pop("flip") == (("x", "y") if paper.stage == "coarse" else ("x", "y", "z"))
+        assert augment == {
+            "quarter_turns": paper.stage in ("tumor", "brain"),
+            "rotation": 15.0,
+            "scale": 0.15,
+            "intensity": 0.1,
+        }
+        from_recipe(strong)  # raises where a value does not fit the patch
+        assert from_recipe(paper) == OFF
+        strong.augment, strong.name = paper.augment, paper.name
+        assert strong.to_dict() == paper.to_dict()
+
+
+def test_a_strong_cascade_is_strong_in_every_stage():
+    config = liver.get_config("strong")
+    assert config.name == "liver_strong"
+    names = [stage.name for stage in recipe.stages_of(config).values()]
+    assert names == ["liver_coarse_strong", "liver_voi_strong", "liver_tumor_strong"]
+
+
+@pytest.mark.parametrize("module", [brats, liver, liver_coarse, liver_voi])
+def test_another_variant_is_refused_with_the_one_there_is(module):
+    with pytest.raises(ValueError, match="no variant :weak; choose :strong"):
+        module.get_config("weak")
+
+
+@pytest.mark.parametrize("argument", ["16x16x16", "64x64x32,32x32x32", "strong,weak"])
+def test_another_patch_size_is_refused_with_those_there_are(argument):
+    with pytest.raises(ValueError, match=f"liver_tumor:{argument} .*128x128x32, 64x64x32, 32x32x32, or strong"):
+        liver_tumor.get_config(argument)
 
 
 def test_what_is_set_on_a_cascade_is_read_by_every_stage():

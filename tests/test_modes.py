@@ -63,7 +63,7 @@ def test_predict_needs_input_and_output(config, monkeypatch, missing):
 def test_predict_succeeds_only_when_every_scan_was_segmented(config, monkeypatch, capsys, cases, failed, status):
     monkeypatch.setattr(modes, "load_cascade", lambda run, config: {})
     monkeypatch.setattr(
-        modes.prediction, "predict", lambda models, paths, output, probabilities: {"cases": cases, "failed": failed}
+        modes.prediction, "predict", lambda models, paths, output, **flags: {"cases": cases, "failed": failed}
     )
     assert modes.predict(Request(config, None, input=["a.nii"], output="masks")) == status
     printed = capsys.readouterr()

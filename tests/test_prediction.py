@@ -241,16 +241,60 @@ def test_a_truncated_file_among_good_ones_is_listed_and_the_others_are_segmented
     assert probability.get_data_dtype() == np.float32
     assert (np.asarray(probability.dataobj) == 1).sum() == 16 + 2 * 2 * 2  # the rib, which is no liver, included
     assert {path.name for path in output.glob("a*")} == {"a_seg.nii.gz", "a_liver.nii.gz", "a_tumor.nii.gz", "a.png"}
+    assert summary["cases"][0]["lesions"] == [
+        {
+            "volume_mm3": pytest.approx(1000 * 8 * VOXEL_ML),
+            "diameter_mm": pytest.approx(np.linalg.norm(edges_mm), rel=1e-5),
+            "centroid_mm": pytest.approx(centre),
+            "mean_probability": 1,
+            "agreement": None,  # with a single fold
+        }
+        for edges_mm, centre in (
+            # tumors of 2 x 2 x 2 and 4 x 2 x 1 voxels of 0.5 x 2 x 4 mm, the scan's corner voxel being at -12, 7, 300
+            ((1, 4, 8), (0.5 * 18.5 - 12, 2 * 22.5 + 7, 4 * 8.5 + 300)),
+            ((2, 4, 4), (0.5 * 23.5 - 12, 2 * 26.5 + 7, 4 * 11 + 300)),
+        )
+    ]
+    assert empty["lesions"] == []
+    with (output / "lesions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["lesion"]) for row in rows] == [("a", "1"), ("a", "2"), ("c", "1"), ("c", "2")]
+    assert [row["agreement"] for row in rows] == [""] * 4
+
     page = (output / "index.html").read_text(encoding="utf-8")
     assert "b-cut.nii.gz" in page and "data:image/png;base64," in page
     assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []  # nothing half-written
+
+
+def test_the_uncertainty_of_folds_lies_on_the_scans_grid(tmp_path, scans):
+    """Two folds of stage tumor, of which one sees the tumors: the entropy of their mean, (0.9 + 0.4) / 2."""
+    tumor = model("tumor", rule((140, 165), 0.9), rule((140, 165), 0.4), threshold=0.6)
+    output = tmp_path / "out"
+    summary = predict(models("coarse", "voi") | {"tumor": tumor}, [scans / "c.nii"], output, uncertainty=True)
+    (case,) = summary["cases"]
+    assert [lesion["agreement"] for lesion in case["lesions"]] == [0.5, 0.5]
+    assert [lesion["mean_probability"] for lesion in case["lesions"]] == pytest.approx([0.65, 0.65])
+    image, scan = nib.load(output / "c_uncertainty.nii.gz"), nib.load(scans / "c.nii")
+    assert image.get_data_dtype() == np.float32 and image.shape == scan.shape
+    np.testing.assert_allclose(image.affine, scan.affine)
+    tumors = np.asarray(scan.dataobj) == exact_models.TUMOR
+    entropy = np.asarray(image.dataobj)
+    np.testing.assert_allclose(entropy[tumors], -0.65 * np.log2(0.65) - 0.35 * np.log2(0.35), rtol=1e-5)
+    assert (entropy[~tumors] == 0).all()
+    assert not (output / "c_tumor.nii.gz").exists()
+
+
+def test_a_run_that_segments_livers_alone_lists_no_lesions(tmp_path, scans):
+    (case,) = predict(models("coarse", "voi"), [scans / "c.nii"], tmp_path / "out")["cases"]
+    assert case["lesions"] is None and not (tmp_path / "out" / "lesions.csv").exists()
 
 
 def test_a_second_prediction_does_not_take_the_firsts_masks_for_scans(tmp_path, scans):
     for other in ("b-cut.nii.gz", "c.nii", "d-empty.nii.gz"):
         (scans / other).unlink()
     for _ in range(2):
-        again = predict(models(), [scans], scans, probabilities=True)
+        again = predict(models(), [scans], scans, probabilities=True, uncertainty=True)
+        assert (scans / "a_uncertainty.nii.gz").is_file()
         assert [case["case"] for case in again["cases"]] == ["a"] and again["failed"] == []
     assert (scans / "a_liver.nii.gz").is_file() and (scans / "a_tumor.nii.gz").is_file()
 
@@ -308,6 +352,8 @@ def test_a_head_is_segmented_from_its_case_folder(tmp_path):
     (head,) = summary["cases"]
     assert head["case"] == case.name and head["whole_tumor_ml"] == 0.004
     assert len(head["images"]) == 4
+    volumes = [lesion["volume_mm3"] for lesion in head["lesions"]]
+    assert volumes == [2, 1, 1]  # two of the four voxels are neighbours
     found = read_nifti(head["mask"], "ct").voxels[..., 0]
     assert {tuple(place) for place in np.argwhere(found)} == set(marks.values())
     assert (tmp_path / "out" / f"{case.name}_brain.nii.gz").is_file()

@@ -213,6 +213,25 @@ def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_pictur
         assert picture.size[0] > 1000
 
 
+def test_a_cases_article_lists_the_lesions_found_and_missed(cascade):
+    lesion = {"volume_mm3": 1234.5, "diameter_mm": 17.25, "centroid_mm": [1.0, -2.0, 3.0], "mean_probability": 0.875}
+    found = {"kind": "found"} | lesion | {"agreement": None, "matched": True, "overlap": 0.5}
+    missed = {"kind": "missed"} | lesion | {"volume_mm3": 9.0, "matched": False, "overlap": 0.0}
+    add_case(cascade, "volume-1", lesions=[found, missed])
+    add_case(cascade, "volume-2", lesions=[])
+    page, outline = read_page(write_report(cascade))
+    assert page.count("<h3>Lesions</h3>") == 1
+    table = page[page.index("<h3>Lesions</h3>") :]
+    table = table[: table.index("</table>")]
+    heads = re.findall(r'<th scope="col">(.*?)</th>', table)
+    assert heads[1:5] == ["kind", "volume, mm³", "diameter, mm", "centroid, mm"]
+    first, second = re.findall(r"<tr><th.*?</tr>", table.split("<tbody>")[1])
+    shown = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", first)]
+    assert shown == ["1", "found", "1,234.50", "17.25", "1.0, −2.0, 3.0", "0.88", "–", "yes", "0.50"]
+    assert ">missed<" in second and ">no<" in second
+    assert 'data-key="1234.5"' in first  # a thousands comma would end the number that the table sorts by
+
+
 def test_prediction_without_a_single_success_still_has_a_page(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"cases": [], "failed": [{"input": "a", "reason": "b"}]}))
     page, _ = read_page(write_prediction_page(tmp_path))

@@ -53,6 +53,37 @@ def test_drawn_phantoms_are_called_so_and_are_no_external_test():
     assert "ours (2 drawn cases)" in text and "3DIRCADb" not in text
 
 
+def test_our_rows_have_their_deviation_and_interval_and_every_published_row_its_source():
+    liver = comparison_tables(liver_scores())[0]
+    statistics = ["", "standard deviation", "95% interval from", "95% interval to"]
+    assert [row.statistic for row in liver.ours] == statistics
+    # Dice of the liver is 1 in both cases, as is the global one, which has no deviation over cases.
+    assert [row.values[:2] for row in liver.ours] == [(1, 1), (0, None), (1, 1), (1, 1)]
+    numbers = {liver.source_number(row): row.source for row in liver.published}
+    assert [numbers[str(index)] for index in range(1, len(numbers) + 1)] == list(liver.sources)
+    text = printed(liver_scores())
+    for source in ("arXiv 1811.01328, Tables V and VI", "Tables IV and VII", "arXiv 2404.09556", "LiTS leaderboard"):
+        assert source in text
+    assert "percentile bootstrap over cases" in text
+
+
+def test_one_case_has_no_interval_to_print():
+    table = comparison_tables(brain_scores())[0]
+    assert [row.values[0] for row in table.ours] == [1, None, None, None]
+
+
+def test_the_paper_s_rows_agree_with_each_other():
+    """VOE is 1 - Jaccard; the paper rounds to three digits, and its one slip is said under that table."""
+    tables = comparison_tables(liver_scores())
+    slips = []
+    for table in tables:
+        for row in table.published:
+            values = dict(zip(table.columns, row.values, strict=True))
+            if values.get("Jaccard") and values.get("VOE") and abs(values["Jaccard"] + values["VOE"] - 1) > 0.0021:
+                slips.append((table.title, row.label))
+    assert slips == [("Liver, external test", "RA-UNet (paper)")]
+
+
 def test_an_organ_without_scores_has_no_table():
     text = printed(liver_scores() | {"tumor": None, "tumor_without_habits": None, "detection": None})
     assert "Kaluva" in text and "Tumor" not in text and "recall" not in text
@@ -67,7 +98,9 @@ def test_brain_scores_print_their_own_table():
 def test_every_row_has_a_value_for_every_column(scores):
     for table in comparison_tables(scores):
         for row in (*table.ours, *table.published):
-            assert len(row) == 1 + len(table.columns)
+            assert len(row.values) == len(table.columns)
+            assert row.label
+        assert all(row.source for row in table.published)
     printed(scores)
 
 
@@ -81,7 +114,41 @@ def test_scores_are_written_as_strict_json_with_a_row_a_case_beside(tmp_path):
     assert float(rows[0]["tumor_dice"]) == 1 and float(rows[1]["tumor_dice"]) == 0
     assert rows[1]["tumor_assd"] == ""
     assert rows[0]["lesions_reference"] == "1"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["scores.csv", "scores.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["scores.csv", "scores.json", "tables.csv"]
+
+
+def test_the_tables_are_written_as_csv_a_row_a_row_each_with_its_source(tmp_path):
+    scores = liver_scores()
+    write_scores(tmp_path / "scores.json", scores)
+    with open(tmp_path / "tables.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["table", "row", "DC", "DG", "Jaccard", "VOE", "RVD", "ASSD", "MSD", "source"]
+    tables = comparison_tables(scores)
+    assert len(rows) == sum(len(table.ours) + len(table.published) for table in tables)
+    assert all(row["source"] for row in rows)
+    yuan = [row for row in rows if row["row"] == "Yuan"]
+    assert [row["table"] for row in yuan] == ["Liver", "Tumor"] and yuan[1]["MSD"] == "6.269"
+    assert "Table VI" in yuan[0]["source"]
+    ours = {row["row"]: row for row in rows if row["table"] == "Tumor" and row["source"] == "scores.json"}
+    assert float(ours["ours (2 cases)"]["DC"]) == 0.5  # 1 and 0
+    assert float(ours["ours (2 cases): standard deviation"]["DC"]) == pytest.approx(0.5**0.5)
+    assert ours["ours (2 cases): standard deviation"]["DG"] == ""
+    assert float(ours["ours (2 cases): 95% interval from"]["DC"]) == 0
+    # Only one of the cases has a lesion that is found.
+    assert ours["ours (2 cases): 95% interval to"]["MSD"] == ""
+
+
+def test_scores_of_another_name_have_tables_of_that_name(tmp_path):
+    for name in ("one", "two"):
+        write_scores(tmp_path / f"{name}.json", brain_scores())
+    names = ["one.csv", "one.json", "one_tables.csv", "two.csv", "two.json", "two_tables.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_the_intervals_in_the_file_are_those_of_its_cases(tmp_path):
+    scores = liver_scores() | {"intervals": "of another day"}
+    write_scores(tmp_path / "scores.json", scores)
+    assert json.loads((tmp_path / "scores.json").read_text())["intervals"]["tumor"]["dice_per_case"]["n"] == 2
 
 
 def test_json_is_not_overwritten_by_its_own_csv(tmp_path):

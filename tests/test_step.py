@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from configs import common
+from raunet_jax.augmentation import OFF, Augmentation
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.step import (
     AXIS,
@@ -22,7 +25,9 @@ from raunet_jax.step import (
     replicate,
     split_over_devices,
 )
+from test_training import Small
 
+AUGMENTED = Augmentation(("x", "y"), True, 15.0, 0.15, 0.1, seed=3)
 TESTS = pathlib.Path(__file__).resolve().parent
 
 
@@ -40,13 +45,17 @@ def batch():
     return {"image": image, "mask": (image > 100).astype(np.uint8), "low": low, "high": high, "case": list("abcd")}
 
 
-def begin():
-    return jax.device_get(make_state(make_network(recipe(), AXIS), recipe()))
+NETWORK = make_network(recipe(), AXIS)
+SMALL = Small(Settings(axis_name=AXIS))  # compiled in no time, where what the network is given is in question
 
 
-def take_step(state):
+def begin(network=NETWORK):
+    return jax.device_get(make_state(network, recipe()))
+
+
+def take_step(state, network=NETWORK, augmentation=OFF):
     """State and metrics after one step from a state in host memory, which is left as it is."""
-    step = make_train_step(make_network(recipe(), AXIS), recipe().learning_rate, False)
+    step = make_train_step(network, recipe().learning_rate, False, augmentation)
     return jax.device_get(step(replicate(jax.tree.map(np.array, state)), split_over_devices(batch())))
 
 
@@ -58,12 +67,20 @@ def by_name(state, metrics):
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
+def small_losses():
+    """Of the small network's first weights on the same batch: without augmentation, and as step 0, 1 and again 0."""
+    begun = begin(SMALL)
+    plain = take_step(begun, SMALL)[1]["loss"]
+    states = [begun.replace(step=np.int32(step)) for step in (0, 1, 0)]
+    return np.array([plain, *(take_step(state, SMALL, AUGMENTED)[1]["loss"] for state in states)])
+
+
 ON_DEVICES = """
 import sys
 import numpy as np
-from test_step import begin, by_name, take_step
+from test_step import begin, by_name, small_losses, take_step
 
-np.savez(sys.argv[1], **by_name(*take_step(begin())))
+np.savez(sys.argv[1], **by_name(*take_step(begin())), small_losses=small_losses())
 """
 
 
@@ -79,7 +96,7 @@ def after_a_step(start, tmp_path_factory):
 
     def run(devices):
         if devices not in left and (jax.default_backend(), jax.device_count()) == ("cpu", devices):
-            left[devices] = by_name(*take_step(start))
+            left[devices] = by_name(*take_step(start)) | {"small_losses": small_losses()}
         if devices not in left:
             out = tmp_path_factory.mktemp("step") / "left.npz"
             environment = os.environ | {
@@ -108,6 +125,23 @@ def test_a_step_on_two_devices_equals_a_step_on_one(after_a_step):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=name)
     for name, moment in moments.items():
         np.testing.assert_allclose(moment, two[name], atol=2e-4, err_msg=name)  # a tenth of the gradient, up to 1
+
+
+def test_what_a_patch_is_augmented_by_does_not_depend_on_the_number_of_devices(after_a_step):
+    one, two = after_a_step(1)["small_losses"], after_a_step(2)["small_losses"]
+    np.testing.assert_allclose(one, two, atol=2e-6)
+    plain, first, second, again = one
+    assert first == again
+    assert min(abs(first - plain), abs(second - plain), abs(second - first)) > 1e-4
+
+
+def test_a_step_without_augmentation_draws_nothing():
+    def compiled(augmentation):
+        step = make_train_step(SMALL, recipe().learning_rate, False, augmentation)
+        return step.lower(replicate(begin(SMALL)), split_over_devices(batch())).as_text()
+
+    assert not re.search("threefry|random|rng", compiled(OFF))
+    assert re.search("threefry|random|rng", compiled(AUGMENTED))  # so that the words are those to look for
 
 
 def test_a_step_moves_each_parameter_by_the_learning_rate_and_counts_itself(start, after_a_step):

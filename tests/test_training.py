@@ -210,6 +210,20 @@ def test_saving_at_every_step_changes_nothing(small, unbroken, tmp_path, monkeyp
     assert_same_run(tmp_path, unbroken)
 
 
+def test_augmentation_is_drawn_again_as_it_was_after_a_resume(small, unbroken, tmp_path, monkeypatch):
+    config, patch_set = small
+    augment = {"flip": ("x", "y"), "quarter_turns": True, "rotation": 15.0, "scale": 0.15, "intensity": 0.1}
+    config = changed(config, augment=augment)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    training.train_fold(config, patch_set, whole, 0, [])
+    with monkeypatch.context() as patch, pytest.raises(training.Stopped), training.stop_requests() as asked:
+        interrupt(patch, signal.SIGTERM)
+        training.train_fold(config, patch_set, cut, 0, asked)
+    training.train_fold(config, patch_set, cut, 0, [])
+    assert_same_run(whole, cut)
+    assert all(row["loss"] != plain["loss"] for row, plain in zip(rows(whole), rows(unbroken), strict=True))
+
+
 def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
     before = checkpoint(unbroken)[0], rows(unbroken)
     training.train_fold(*small, unbroken, 0, [])

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raunet_jax.geometry import Box
+from raunet_jax.report import markup
 from raunet_jax.report.figures import BRAIN, CT_WINDOW_HU, LIVER, case_planes, modality_planes
+from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.surface import surface_views
 from raunet_jax.volume import Volume, read_mask, read_nifti, read_scan
 
@@ -93,3 +95,25 @@ def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib
         masks = {"reference": reference, "prediction": prediction}
         surfaces = surface_views({n: m for n, m in masks.items() if m is not None}, volume.spacing_mm)
     return Drawn(planes, modalities, surfaces, volume, reference)
+
+
+def lesion_rows(lesions: list[dict] | None) -> list[Html]:
+    """A table of a case's lesions, as CASE.json and summary.json list them, with the numbers of lesions.csv."""
+    if not lesions:
+        return []
+    fields = list(lesions[0])
+    rows = [[f"{index}", *(_cell(lesion.get(f)) for f in fields)] for index, lesion in enumerate(lesions, start=1)]
+    units = {"_mm3": ", mm³", "_mm": ", mm", "_ml": ", mL", "_": " "}
+    titles = fields
+    for written, read in units.items():
+        titles = [title.replace(written, read) for title in titles]
+    return [tag("h3", "Lesions"), markup.table(("", *titles), rows, sortable=True)]
+
+
+def _cell(value) -> tuple[str, object]:
+    """What is shown of a value, and what it is sorted by."""
+    if isinstance(value, list):
+        return ", ".join(number(part, 1) for part in value), None
+    if isinstance(value, bool):
+        return "yes" if value else "no", None
+    return number(value, 2), value

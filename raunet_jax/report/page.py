@@ -10,10 +10,10 @@ from raunet_jax import recipe
 from raunet_jax.files import write_text
 from raunet_jax.intensity import kind_of
 from raunet_jax.progress import progress
-from raunet_jax.report import curves, drawing, markup
-from raunet_jax.report.cases import Look, draw_case, natural, read_records
+from raunet_jax.report import attribution, curves, drawing, markup
+from raunet_jax.report.cases import Look, draw_case, lesion_rows, natural, read_records
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.scores.tables import comparison_tables
+from raunet_jax.scores.tables import Comparison, comparison_tables
 from raunet_jax.volume import VolumeError
 
 STAGES = {
@@ -74,6 +74,9 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     sections = [("scores", "Scores", _scores(scores))]
     if records or scores:
         sections.append(("cases", "Cases", _case_table(records, scores, anchors)))
+    lost = attribution.section(scores) if scores else None
+    if lost:
+        sections.append(("lost", "Where tumors were lost", lost))
     sections.append(("training", "Training", _training(workdir, config)))
     if histogram:
         sections.append(("intensities", "Intensities", histogram))
@@ -116,17 +119,13 @@ def _scores(scores: dict | None) -> Html:
         )
     parts, shown = [], []
     for comparison in comparison_tables(scores):
-        rows = [*comparison.ours, *comparison.published]
-        marks = ["ours"] * len(comparison.ours)
-        marks += ["paper" if "RA-UNet" in row[0] else "" for row in comparison.published]
-        cells = [(row[0], *(number(None if v is None else float(v)) for v in row[1:])) for row in rows]
-        parts += [tag("h3", comparison.title), markup.table(("", *comparison.columns), cells, marks)]
-        parts.append(tag("p", f"Published: {comparison.source}. {comparison.note}", class_="source"))
-        paper = next((row for row in comparison.published if "RA-UNet" in row[0]), None)
-        if paper and len(shown) < 4:
+        parts += [tag("h3", comparison.title), _comparison(comparison)]
+        paper = next((row for row in comparison.published if "RA-UNet" in row.label), None)
+        if paper and "external" not in comparison.title:
+            pairs = zip(comparison.columns, comparison.ours[0].values, paper.values, strict=True)
             shown += [
                 (f"{comparison.title}, {column}", number(ours), f"paper {number(theirs)}")
-                for column, ours, theirs in zip(comparison.columns, comparison.ours[0][1:], paper[1:], strict=True)
+                for column, ours, theirs in pairs
             ][:2]
     if scores.get("detection"):
         found = scores["detection"]
@@ -141,6 +140,17 @@ def _scores(scores: dict | None) -> Html:
     figures = [tag("h3", "Dice of every case")]
     figures.append(_both_themes(curves.score_distribution, "Dice of every case with median and quartiles", dice))
     return tag("div", markup.tiles(shown), markup.section("Scores", *figures, *parts, anchor="scores"))
+
+
+def _comparison(comparison: Comparison) -> Html:
+    rows = [*comparison.ours, *comparison.published]
+    marks = ["source" if row.statistic else "ours" for row in comparison.ours]
+    marks += ["paper" if "RA-UNet" in row.label else "" for row in comparison.published]
+    cells = [(row.statistic or row.label, *map(number, row.values), comparison.source_number(row)) for row in rows]
+    sources = "; ".join(f"({index}) {source}" for index, source in enumerate(comparison.sources, 1))
+    published = tag("p", f"Sources: {sources}.", class_="source") if sources else None
+    table = markup.table(("", *comparison.columns, "source"), cells, marks)
+    return markup.join([table, published, tag("p", comparison.note, class_="source")])
 
 
 def _detection(scores: dict) -> Html:
@@ -208,6 +218,7 @@ def _articles(records, scores, anchors, folder, look: Look) -> tuple[list[Html],
                     parts.append(markup.image(drawn.surfaces, f"{name}: surfaces of what was found"))
                 if histogram is None and look.kind == "ct":
                     histogram = _intensities(drawn, look, name)
+            parts += lesion_rows(record.get("lesions"))
             links = [tag("a", "previous", href=f"#{anchors[names[index - 1]]}")] if index else []
             links += [tag("a", "next", href=f"#{anchors[names[index + 1]]}")] if index + 1 < len(names) else []
             links.append(tag("a", "all cases", href="#cases"))

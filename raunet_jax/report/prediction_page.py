@@ -7,7 +7,7 @@ import pathlib
 from raunet_jax.files import replacing, write_text
 from raunet_jax.progress import progress
 from raunet_jax.report import markup
-from raunet_jax.report.cases import Look, draw_case
+from raunet_jax.report.cases import Look, draw_case, lesion_rows
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.volume import VolumeError, is_dicom_folder
 
@@ -113,25 +113,8 @@ def _article(case: dict, anchor: str, output: pathlib.Path, look: Look | None) -
             for png, what in ((drawn.modalities, "every modality"), (drawn.surfaces, "surfaces of what was found"))
             if png
         ]
-    parts += _lesions(case.get("lesions"))
+    parts += lesion_rows(case.get("lesions"))
     heading = tag("div", tag("h2", name), tag("span", tag("a", "all cases", href="#cases")), class_="heading")
     source = [case["input"]] if isinstance(case["input"], str) else case["input"]
     source = tag("p", tag("code", ", ".join(map(str, source))))
     return tag("article", heading, source, *parts, id=anchor)
-
-
-def _lesions(lesions) -> list[Html]:
-    """A table of a case's lesions, when summary.json lists them as objects of the same fields."""
-    if not isinstance(lesions, list) or not lesions or not all(isinstance(lesion, dict) for lesion in lesions):
-        return []
-    fields = list(lesions[0])
-    rows = [[f"{index + 1}", *(_shown(lesion.get(f)) for f in fields)] for index, lesion in enumerate(lesions)]
-    units = {"_mm3": ", mm³", "_mm": ", mm", "_ml": ", mL", "_": " "}
-    titles = fields
-    for written, read in units.items():
-        titles = [title.replace(written, read) for title in titles]
-    return [tag("h3", "Lesions"), markup.table(("", *titles), rows, sortable=True)]
-
-
-def _shown(value) -> str:
-    return ", ".join(number(part, 1) for part in value) if isinstance(value, list) else number(value, 2)

@@ -1,14 +1,17 @@
-"""Our scores beside what was published, and scores on disk as JSON and CSV."""
+"""Our scores beside published ones (`raunet_jax.scores.published`), and scores on disk as JSON and CSV."""
 
 import csv
 import dataclasses
 import os
 import pathlib
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from raunet_jax.files import replacing, write_json
+from raunet_jax.scores.published import BRATS, IRCAD_LIVER, IRCAD_TUMOR, LITS_BOTH, LITS_LIVER, LITS_TUMOR, Row
+from raunet_jax.scores.statistics import LEVEL, score_intervals
 
 LIVER_COLUMNS = {
     "DC": "dice_per_case",
@@ -19,68 +22,16 @@ LIVER_COLUMNS = {
     "ASSD": "assd",
     "MSD": "msd",
 }
+BOTH_COLUMNS = {"DC": "dice_per_case"}
 BRAIN_COLUMNS = {"Dice": "dice", "Sensitivity": "sensitivity", "Specificity": "specificity", "HD95": "hausdorff95"}
 CUSTOM_COLUMNS = {
     "Dice": "dice",
-    "std": "dice_std",
     "Jaccard": "jaccard",
     "Sensitivity": "sensitivity",
     "RVD": "rvd",
     "ASSD": "assd",
     "HD95": "hausdorff95",
 }
-
-# RA-UNet, Jin et al., arXiv 1811.01328, Table VI: scores of the closed LiTS test set.
-LITS_LIVER = (
-    ("Kaluva", 0.912, 0.923, 0.850, 0.150, -0.008, 6.465, 45.928),
-    ("Bi", 0.959, None, 0.922, None, None, None, None),
-    ("Li (H-DenseUNet)", 0.961, 0.965, None, 0.074, -0.018, 1.450, 27.118),
-    ("MEDDIIR", 0.950, 0.955, None, 0.094, 0.047, 1.597, 28.911),
-    ("Yuan", 0.963, 0.967, None, 0.071, -0.010, 1.104, 23.847),
-    ("Summer", 0.941, 0.945, None, 0.108, -0.066, 6.552, 152.350),
-    ("RA-UNet (paper)", 0.961, 0.963, 0.926, 0.074, 0.002, 1.214, 26.948),
-)
-LITS_TUMOR = (
-    ("Kaluva", 0.492, 0.625, 0.589, 0.411, 19.705, 1.441, 7.515),
-    ("Bi", 0.500, None, 0.388, None, None, None, None),
-    ("Li (H-DenseUNet)", 0.722, 0.824, None, 0.366, 4.272, 1.102, 6.228),
-    ("MEDDIIR", 0.658, 0.819, None, 0.380, -0.129, 1.113, 6.323),
-    ("Yuan", 0.657, 0.820, None, 0.378, 0.288, 1.151, 6.269),
-    ("Summer", 0.631, 0.786, None, 0.400, -0.181, 1.184, 6.367),
-    ("RA-UNet (paper)", 0.595, 0.795, 0.611, 0.389, -0.152, 1.289, 6.775),
-)
-# Table VII: the external test on 3DIRCADb.
-IRCAD_LIVER = (
-    ("Christ", 0.943, None, None, 0.107, -0.014, 1.6, 24),
-    ("U-Net", 0.729, None, None, 0.39, 0.87, 19.4, 119),
-    ("Li", 0.945, None, None, 0.068, -0.112, 1.6, 28.2),
-    ("Maya", None, None, None, 0.0554, 0.0093, 0.78, 15.6),
-    ("Lu", None, None, None, 0.0936, 0.0097, 1.89, 33.14),
-    ("RA-UNet (paper)", 0.977, None, 0.977, 0.045, -0.001, 0.587, 18.617),
-)
-IRCAD_TUMOR = (
-    ("Christ", 0.56, None, None, None, None, None, None),
-    ("RA-UNet (paper)", 0.830, None, 0.744, 0.255, 0.740, 2.230, 53.324),
-)
-# Table IX: whole tumor on the BraTS validation sets.
-BRATS = (
-    ("2018 radiomics-miu", 0.8764, 0.8628, 0.9950, 4.9014),
-    ("2018 GBMNet", 0.8833, 0.9340, 0.9898, 5.4614),
-    ("2018 mmonteiro2", 0.8709, 0.8745, 0.9932, 5.7859),
-    ("2018 UNeImage", 0.8991, 0.9101, 0.9941, 5.1043),
-    ("2018 MIC-DKFZ", 0.9125, 0.9187, 0.9954, 4.2679),
-    ("2018 RA-UNet (paper)", 0.8912, 0.8942, 0.9938, 5.8718),
-    ("2017 BCVUniandes", 0.8688, 0.8420, 0.9959, 18.4569),
-    ("2017 BRATZZ27", 0.8800, 0.8566, 0.9960, 5.7178),
-    ("2017 CISA", 0.8733, 0.8548, 0.9946, 5.1805),
-    ("2017 CMR", 0.8569, 0.8111, 0.9968, 5.8720),
-    ("2017 MIC-DKFZ", 0.9026, 0.9018, 0.9957, 6.7673),
-    ("2017 Zhouch", 0.9038, 0.9032, 0.9953, 4.7447),
-    ("2017 RA-UNet (paper)", 0.8863, 0.8697, 0.9951, 5.1112),
-)
-# Five-fold cross-validation on the LiTS training cases, the fair protocol while the test labels are closed.
-NNUNET_LIVER = ("nnU-Net 3d_fullres, 5 folds", 0.957, *[None] * 6)
-NNUNET_TUMOR = ("nnU-Net 3d_fullres, 5 folds", 0.640, *[None] * 6)
 
 LIVER_RULE = (
     "LiTS's rule: liver is label 1 or 2; a case predicted without any voxel of label 1 scores Dice 0, VOE 1, RVD and "
@@ -97,20 +48,40 @@ CUSTOM_RULE = (
 BRAIN_RULE = "BraTS's rule: both masks empty: Dice 1, HD95 0; one empty: Dice 0, HD95 373.13."
 
 
+BOTH_RULE = (
+    "The mean of the Dice of liver and tumor, each by its rule above; nnU-Net leaves out a case without tumor in "
+    "either mask, where LiTS's rule counts 1."
+)
+SPREAD_RULE = (
+    f"Intervals: {LEVEL:.0%}, percentile bootstrap over cases. Standard deviations: over cases, or over lesions where "
+    "the score is a mean over lesions."
+)
+_COMPACT = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}  # to fit 80 characters
+_STATISTICS = {"standard deviation": "std", f"{LEVEL:.0%} interval from": "low", f"{LEVEL:.0%} interval to": "high"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A table to print or draw: `ours` and `published` rows are a label and a value (or None) a column."""
+    """A table to print or draw; every row has a value (or None) for each of `columns`."""
 
     title: str
-    source: str  # where the published rows come from
     columns: tuple[str, ...]
-    ours: tuple[tuple, ...]
-    published: tuple[tuple, ...]
-    note: str  # how empty masks are scored
+    ours: tuple[Row, ...]  # a row of scores, then a row for each statistic of them
+    published: tuple[Row, ...]
+    note: str  # how empty masks are scored, and what the statistics are
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the published rows come from, each once."""
+        return tuple(dict.fromkeys(row.source for row in self.published))
+
+    def source_number(self, row: Row) -> str:
+        """The place of a published row's source in `sources`, from 1; empty for a row of ours."""
+        return str(self.sources.index(row.source) + 1) if row.source else ""
 
 
 def comparison_tables(scores: dict) -> list[Comparison]:
-    """Return our rows beside the paper's for the dict that one of the `summarise_*` functions made.
+    """Return our rows beside the published ones for the dict that one of the `summarise_*` functions made.
 
     An organ whose scores are None, because the run has no stage for it, has no table. `source` in `scores`, the
     recipe's data source where it is known, marks rows of drawn phantoms, which no published row compares with.
@@ -118,53 +89,63 @@ def comparison_tables(scores: dict) -> list[Comparison]:
     number = len(scores["cases"])
     drawn = "drawn " if scores.get("source") == "phantom" else ""
     ours = f"ours ({number} {drawn}case{'' if number == 1 else 's'})"
+    intervals = scores.get("intervals") or score_intervals(scores)
+
+    def rows(columns: dict[str, str], group: str, label: str = ours) -> tuple[Row, ...]:
+        spread = [intervals[group][name] for name in columns.values()]
+        statistics = (
+            Row(label, tuple(values[key] for values in spread), statistic=statistic)
+            for statistic, key in _STATISTICS.items()
+        )
+        return (Row(label, tuple(values["mean"] for values in spread)), *statistics)
+
+    def table(title: str, columns: dict[str, str], own: tuple[Row, ...], published: tuple[Row, ...], rule: str):
+        return Comparison(title, tuple(columns), own, published, f"{rule} {SPREAD_RULE}")
+
     if scores["rule"] == "brats":
-        columns, values = tuple(BRAIN_COLUMNS), scores["whole_tumor"]
-        row = (ours, *(values[key] for key in BRAIN_COLUMNS.values()))
-        source = "BraTS validation sets, paper's Table IX"
-        return [Comparison("Brain, whole tumor", source, columns, (row,), BRATS, BRAIN_RULE)]
-
+        own = rows(BRAIN_COLUMNS, "whole_tumor")
+        return [table("Brain, whole tumor", BRAIN_COLUMNS, own, BRATS, BRAIN_RULE)]
     if scores["rule"] == "custom":
-        columns, values = tuple(CUSTOM_COLUMNS), scores["foreground"]
-        row = (ours, *(values[key] for key in CUSTOM_COLUMNS.values()))
-        return [Comparison("Foreground", "nothing published to compare with", columns, (row,), (), CUSTOM_RULE)]
+        own = rows(CUSTOM_COLUMNS, "foreground")
+        return [table("Foreground (nothing published to compare with)", CUSTOM_COLUMNS, own, (), CUSTOM_RULE)]
 
-    columns = tuple(LIVER_COLUMNS)
-
-    def row(label: str, organ: str) -> tuple:
-        return (label, *(scores[organ][key] for key in LIVER_COLUMNS.values()))
-
-    test = "LiTS test set, paper's Table VI; nnU-Net: LiTS training cases, cross-validation"
-    external = "3DIRCADb, paper's Table VII"
     tables = []
     if scores["liver"]:
-        rows, note = (row(ours, "liver"),), f"{LIVER_RULE} {IRCAD_SLIP}"
-        tables.append(Comparison("Liver", test, columns, rows, (*LITS_LIVER, NNUNET_LIVER), LIVER_RULE))
+        own = rows(LIVER_COLUMNS, "liver")
+        tables.append(table("Liver", LIVER_COLUMNS, own, LITS_LIVER, LIVER_RULE))
         if not drawn:
-            tables.append(Comparison("Liver, external test", external, columns, rows, IRCAD_LIVER, note))
+            rule = f"{LIVER_RULE} {IRCAD_SLIP}"
+            tables.append(table("Liver, external test", LIVER_COLUMNS, own, IRCAD_LIVER, rule))
     if scores["tumor"]:
-        rows = (row(ours, "tumor"), row("ours, without LiTS's habits", "tumor_without_habits"))
-        tables.append(Comparison("Tumor", test, columns, rows, (*LITS_TUMOR, NNUNET_TUMOR), TUMOR_RULE))
+        own = rows(LIVER_COLUMNS, "tumor")
+        own += rows(LIVER_COLUMNS, "tumor_without_habits", "ours, without LiTS's habits")
+        tables.append(table("Tumor", LIVER_COLUMNS, own, LITS_TUMOR, TUMOR_RULE))
         if not drawn:
-            tables.append(Comparison("Tumor, external test", external, columns, rows, IRCAD_TUMOR, TUMOR_RULE))
+            tables.append(table("Tumor, external test", LIVER_COLUMNS, own, IRCAD_TUMOR, TUMOR_RULE))
+    if "liver_and_tumor" in intervals:
+        own = rows(BOTH_COLUMNS, "liver_and_tumor")
+        tables.append(table("Liver and tumor, mean of both", BOTH_COLUMNS, own, LITS_BOTH, BOTH_RULE))
     return tables
 
 
 def print_tables(scores: dict, console: Console) -> None:
-    """Print our scores beside the paper's, the rule for empty masks under each table, then detection and burden."""
+    """Print our scores beside the published ones, the rule for empty masks under each table, detection and burden."""
     for comparison in comparison_tables(scores):
-        table = Table(title=f"{comparison.title} ({comparison.source})", caption=comparison.note, title_justify="left")
-        table.add_column("")
-        for column in comparison.columns:
-            table.add_column(column, justify="right")
+        table = Table(title=comparison.title, title_justify="left", **_COMPACT)
+        for column in ("", *comparison.columns, "source"):
+            table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
         for row in comparison.ours:
-            table.add_row(row[0], *map(_shown, row[1:]), style="bold")
+            label = f"  {row.statistic}" if row.statistic else row.label
+            table.add_row(label, *map(_shown, row.values), "", style="dim" if row.statistic else "bold")
         table.add_section()
         for row in comparison.published:
-            table.add_row(row[0], *map(_shown, row[1:]))
+            table.add_row(row.label, *map(_shown, row.values), comparison.source_number(row))
         console.print(table)
+        for number, source in enumerate(comparison.sources, 1):
+            console.print(f"({number}) {source}", highlight=False)
+        console.print(comparison.note, end="\n\n", highlight=False)
     if scores.get("detection"):
-        table = Table(title="Lesion detection and tumor burden", title_justify="left")
+        table = Table(title="Lesion detection and tumor burden", title_justify="left", **_COMPACT)
         for column in ("", "as LiTS's program", "without its habits"):
             table.add_column(column, justify="right" if column else "left")
         for group, title in (("detection", "lesion"), ("tumor_burden", "burden error")):
@@ -175,14 +156,36 @@ def print_tables(scores: dict, console: Console) -> None:
 
 
 def write_scores(path: str | os.PathLike, scores: dict) -> None:
-    """Write `scores` as strict JSON to `path` and, with the ending .csv, a row a case beside it (undefined = empty)."""
+    """Write `scores` as strict JSON to `path`, and as CSV (undefined = empty) a row a case, and the tables' rows.
+
+    `scores` gains "intervals" (see `score_intervals`) on the way. For scores.json the CSV files are scores.csv and
+    tables.csv, for NAME.json they are NAME.csv and NAME_tables.csv.
+    """
     path = pathlib.Path(path)
     if path.suffix == ".csv":
         raise ValueError(f"{path}: scores are written as JSON with a .csv beside it; give a name that ends in .json")
-    rows = [_flat(case) for case in scores["cases"]]
-    columns = list(dict.fromkeys(["case"] + [name for row in rows for name in row]))
+    scores["intervals"] = score_intervals(scores)
     write_json(path, scores)
-    with replacing(path.with_suffix(".csv")) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    cases = [_flat(case) for case in scores["cases"]]
+    _write_csv(path.with_suffix(".csv"), ["case"], cases)
+    tables = "tables.csv" if path.stem == "scores" else f"{path.stem}_tables.csv"
+    _write_csv(path.with_name(tables), ["table", "row"], _table_rows(scores, path.name))
+
+
+def _table_rows(scores: dict, source: str) -> list[dict]:
+    """A dict a row of every table; `source` is said of our own."""
+    return [
+        {"table": comparison.title, "row": ": ".join(filter(None, (row.label, row.statistic)))}
+        | dict(zip(comparison.columns, row.values, strict=True))
+        | {"source": row.source or source}
+        for comparison in comparison_tables(scores)
+        for row in (*comparison.ours, *comparison.published)
+    ]
+
+
+def _write_csv(path: pathlib.Path, first: list[str], rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(first + [name for row in rows for name in row]))
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,0 +1,146 @@
+"""The lesions of a case: how large each is, where it lies, how sure the networks are of it, and which were missed.
+
+A lesion is a 26-connected component of tumor or, for recipes that segment one structure alone, of that structure. The
+scores count by the LiTS program's rule instead (6 neighbours, see `raunet_jax.scores.lesions`), so that lesions which
+touch at an edge or corner are one here and several there.
+"""
+
+import csv
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+
+import cc3d
+import nibabel as nib
+import numpy as np
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import cdist
+
+from raunet_jax.cascade import MAPS, Segmentation
+from raunet_jax.files import replacing
+from raunet_jax.geometry import bounding_box
+from raunet_jax.views import FOREGROUND
+
+STAGES = ("tumor", "brain", "custom")  # that look for lesions; the others look for the liver
+_CHUNK = 256  # hull vertices whose distances to all others are in memory at once
+
+
+def lesions_of(
+    found: Segmentation, stage: str, affine: np.ndarray, reference: np.ndarray | None = None
+) -> list[dict] | None:
+    """`tabulate` what the last stage of a cascade found; None where that stage looks for no lesions.
+
+    Args:
+        stage: the last stage.
+        affine: (4, 4) of the volume, canonical index (x, y, z, 1) -> mm.
+        reference: (z, y, x) labels. With them each row begins with "kind": the lesions "found" come first, then the
+            reference lesions "missed", of which no voxel was found.
+    """
+    if stage not in STAGES:
+        return None
+    mask = found.labels >= FOREGROUND[stage]
+    maps = (found.probabilities.get(MAPS[stage]), found.votes, found.folds)
+    if reference is None:
+        return tabulate(mask, affine, *maps)
+    there = reference >= FOREGROUND[stage]
+    missed = [row for row in tabulate(there, affine, *maps, other=mask) if not row["matched"]]
+    return [{"kind": "found"} | row for row in tabulate(mask, affine, *maps, other=there)] + [
+        {"kind": "missed"} | row for row in missed
+    ]
+
+
+def tabulate(
+    mask: np.ndarray,
+    affine: np.ndarray,
+    probability: np.ndarray | None = None,
+    votes: np.ndarray | None = None,
+    folds: int = 1,
+    other: np.ndarray | None = None,
+) -> list[dict]:
+    """A row a lesion of `mask` (z, y, x), the largest first; numbers have six significant digits.
+
+    Args:
+        affine: (4, 4), index (x, y, z, 1) -> scanner coordinates in mm, RAS+.
+        probability: (z, y, x) mean of the folds' probabilities.
+        votes: (z, y, x) how many of the `folds` reach the threshold.
+        other: (z, y, x) the mask that the lesions are looked for in.
+
+    Returns:
+        `volume_mm3`; `diameter_mm`, see `diameter_mm`; `centroid_mm` [x, y, z]; `mean_probability`; `agreement`, the
+        mean over the lesion's voxels of the share of folds that reach the threshold there. None stands where there is
+        no map, or one fold only. With `other` also `matched`, whether any voxel lies in it, and `overlap`, the share of
+        the lesion's voxels that do.
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return []
+    lesions = cc3d.connected_components(np.ascontiguousarray(mask[box.slices] != 0), connectivity=26, binary_image=True)
+    measured = cc3d.statistics(lesions)
+    counts = measured["voxel_counts"].astype(np.int64)
+    voxel_mm3 = voxel_volume_mm3(affine)
+    rows = []
+    for number in sorted(range(1, counts.size), key=lambda number: -counts[number]):
+        crop = measured["bounding_boxes"][number]
+        lesion = lesions[crop] == number
+        where = tuple(slice(part.start + at, part.stop + at) for part, at in zip(crop, box.start, strict=True))
+        centroid_zyx = measured["centroids"][number] + box.start
+        row = {
+            "volume_mm3": _rounded(counts[number] * voxel_mm3),
+            "diameter_mm": _rounded(diameter_mm(lesion, affine)),
+            "centroid_mm": [_rounded(mm) for mm in nib.affines.apply_affine(affine, centroid_zyx[::-1])],
+            "mean_probability": None if probability is None else _mean(probability[where][lesion]),
+            "agreement": None if votes is None or folds < 2 else _mean(votes[where][lesion] / folds),
+        }
+        if other is not None:
+            inside = other[where][lesion] != 0
+            row |= {"matched": bool(inside.any()), "overlap": _mean(inside)}
+        rows.append(row)
+    return rows
+
+
+def diameter_mm(mask: np.ndarray, affine: np.ndarray) -> float:
+    """The largest distance, in any direction in 3D, between two points of the voxels of `mask` (z, y, x, not empty).
+
+    A voxel is the box that it fills, not its centre: n voxels in a row measure n times the spacing, and a single voxel
+    its own diagonal. Such a solid is never flat, so that the ends can always be looked for on its convex hull.
+    """
+    corners = np.zeros([size + 1 for size in mask.shape], bool)
+    for shift in itertools.product((0, 1), repeat=3):
+        corners[tuple(slice(at, at + size) for at, size in zip(shift, mask.shape, strict=True))] |= mask
+    rows = corners.any(axis=2)
+    first, last = corners.argmax(axis=2), mask.shape[2] - corners[:, :, ::-1].argmax(axis=2)
+    ends = np.concatenate([np.column_stack([np.argwhere(rows), column[rows]]) for column in (first, last)])
+    hull_mm = ends[ConvexHull(ends).vertices, ::-1] @ affine[:3, :3].T
+    return float(max(cdist(hull_mm[at : at + _CHUNK], hull_mm).max() for at in range(0, len(hull_mm), _CHUNK)))
+
+
+def voxel_volume_mm3(affine: np.ndarray) -> float:
+    """Of a voxel, also where a tilted gantry shears it, so that its volume is less than its edges' product."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def write_csv(path: str | os.PathLike, tables: Mapping[str, Sequence[Mapping]]) -> None:
+    """Write the lesions of all cases, {case: rows}, a line each; lesions are counted from 1 in every case."""
+    lines = []
+    for case, rows in tables.items():
+        for number, row in enumerate(rows, start=1):
+            line = {"case": case, "lesion": number}
+            for name, value in row.items():
+                if name == "centroid_mm":
+                    line |= {f"centroid_{axis}_mm": mm for axis, mm in zip("xyz", value, strict=True)}
+                else:
+                    line[name] = value
+            lines.append(line)
+    columns = list(dict.fromkeys(["case", "lesion", *itertools.chain.from_iterable(lines)]))
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _mean(values: np.ndarray) -> float:
+    return _rounded(values.mean(dtype=np.float64))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

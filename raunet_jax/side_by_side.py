@@ -1,0 +1,119 @@
+"""Folds trained side by side, each in a process of its own on a device of its own."""
+
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+import absl.logging
+
+from raunet_jax import recipe, training
+from raunet_jax.progress import say
+
+
+def train_folds(
+    patch_set: pathlib.Path, place: pathlib.Path, folds: Sequence[int], at_once: int, asked: list[int]
+) -> None:
+    """Train `folds` of the recipe saved in `place`, at most `at_once` of them at a time.
+
+    Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), in turn; on a CPU they share
+    the cores. What they say is passed on line by line. `asked` is `training.stop_requests`' list: what is appended
+    to it is passed on to the processes, which save and end.
+
+    Raises:
+      Stopped: a signal asked for an end. TrainingError: a fold failed; the others were trained to their end.
+    """
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for device in _devices(at_once):
+        free.put(device)
+    failed: dict[int, int] = {}
+
+    def train(fold: int, device: str) -> None:
+        command = [sys.executable, "-m", "raunet_jax.side_by_side", str(patch_set), str(place), str(fold)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        if device:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=environment, stderr=pipe, text=True, start_new_session=True) as child:
+            running[fold] = child
+            for line in child.stderr:
+                say(line.rstrip("\n"))
+        if child.returncode:
+            failed[fold] = child.returncode
+        free.put(device)
+
+    running: dict[int, subprocess.Popen] = {}
+    threads = []
+    for fold in folds:
+        device = _wait_for(free, asked, running)
+        if asked:
+            break
+        threads.append(threading.Thread(target=train, args=(fold, device)))
+        threads[-1].start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.2)
+            _pass_on(asked, running)
+    if asked:
+        raise training.Stopped(asked[0])
+    if failed:
+        shown = ", ".join(f"fold {fold} (exit status {status})" for fold, status in sorted(failed.items()))
+        raise training.TrainingError(f"{place}: {shown} failed, as said above; the same command goes on with them")
+
+
+def _devices(at_once: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES each of `at_once` processes is given; "" leaves it as it is, where there is no GPU."""
+    shown = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    if not shown:
+        nodes = sorted(int(path.name.removeprefix("nvidia")) for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))
+        shown = [str(node) for node in nodes]
+    return [shown[index % len(shown)] if shown else "" for index in range(at_once)]
+
+
+def _wait_for(free: queue.SimpleQueue, asked: list[int], running: dict[int, subprocess.Popen]) -> str:
+    while not asked:
+        try:
+            return free.get(timeout=0.2)
+        except queue.Empty:
+            continue
+    _pass_on(asked, running)
+    return ""
+
+
+def _pass_on(asked: list[int], running: dict[int, subprocess.Popen]) -> None:
+    if asked:
+        for fold in list(running):
+            running.pop(fold).send_signal(asked[0])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train one fold: PATCH_SET, the folder of the run and its recipe, and the fold's number."""
+    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax and TFDS report each step of theirs at INFO
+    patch_set, place, fold = pathlib.Path(arguments[0]), pathlib.Path(arguments[1]), int(arguments[2])
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with training.stop_requests() as asked:
+        try:
+            config = recipe.load(place / "config.json")
+            training.train_fold(config, patch_set, place / f"fold_{fold}", fold, asked)
+        except training.Stopped as stopped:
+            return stopped.exit_status
+        except (OSError, ValueError, RuntimeError) as error:
+            say(f"error: fold {fold}: {error}")
+            return 1
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """Save and end once the parent is gone, so that no process trains for nobody."""
+    while os.getppid() == parent:
+        threading.Event().wait(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
