@@ -98,6 +98,11 @@ def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet
     return patch_set
 
 
+def key_beginning(config) -> str:
+    """What the names of all patch sets of the recipe's stage and patch size begin with."""
+    return f"{config.stage}_{'x'.join(str(int(length)) for length in config.patch_size)}_"
+
+
 def damaged(folder: Path) -> list[str]:
     """Names of the shards in a finished patch set whose bytes are no longer those that were written."""
     lines = [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
@@ -188,9 +193,8 @@ def _recipe(config) -> dict:
 def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Mapping[str, Box]) -> Path:
     key = [_recipe(config), [[case.name, prints[case.name].files, boxes.get(case.name)] for case in cases]]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    size = "x".join(str(int(length)) for length in config.patch_size)
     prepared = Path(config.data.prepared).expanduser().absolute()
-    return prepared / NAME / f"{config.stage}_{size}_{digest[:16]}" / str(RaunetPatches.VERSION)
+    return prepared / NAME / (key_beginning(config) + digest[:16]) / str(RaunetPatches.VERSION)
 
 
 def _deal(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:

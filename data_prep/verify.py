@@ -1,7 +1,6 @@
 """What is wrong with a recipe's data source and patch sets, said in words before hours of training find out."""
 
 import contextlib
-import io
 import json
 import pathlib
 import re
@@ -86,23 +85,20 @@ def main(config: ConfigDict, as_json: bool = False) -> int:
 
 
 def check_patches(stage: ConfigDict) -> list[Finding]:
-    """Which shards of the stage's patch set, if it is there, are not what was written."""
-    if not (pathlib.Path(stage.data.prepared).expanduser() / patch_dataset.NAME).is_dir():
-        return []
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # what is left out is among the findings
-            place = patch_dataset.folder(stage)
-    except (OSError, RuntimeError):  # files that cannot be read, which are findings of their own, have no patch set
-        return []
-    if not place.is_dir():
-        return []
-    try:
-        shards = patch_dataset.damaged(place)
-        value = f"{place}: changed or missing: {', '.join(shards)}" if shards else ""
-    except (OSError, ValueError, KeyError) as error:
-        value = f"{place}: its manifest cannot be read ({error})"
-    remedy = f"delete {place}: it is built again"
-    return [Finding(f"patch set of {stage.name}", "patch set", value, remedy, UNUSABLE)] if value else []
+    """Which shards of the patch sets of this stage and patch size, whatever cases they are of, are not as written."""
+    prepared = pathlib.Path(stage.data.prepared).expanduser() / patch_dataset.NAME
+    findings = []
+    for manifest in sorted(prepared.glob(f"{patch_dataset.key_beginning(stage)}*/*/{patch_dataset.MANIFEST}")):
+        place = manifest.parent
+        try:
+            shards = patch_dataset.damaged(place)
+            value = f"{place}: changed or missing: {', '.join(shards)}" if shards else ""
+        except (OSError, ValueError, KeyError) as error:
+            value = f"{place}: its manifest cannot be read ({error})"
+        if value:
+            remedy = f"delete {place}: it is built again"
+            findings.append(Finding(f"patch set of {stage.name}", "patch set", value, remedy, UNUSABLE))
+    return findings
 
 
 def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
