@@ -66,11 +66,6 @@ def augment(image, mask, keys, settings: Augmentation):
 
 def _augment_sample(image, mask, key, settings: Augmentation):
     flips, turns, warp, intensity = jax.random.split(key, 4)
-    if settings.rotation or settings.scale:
-        angle, zoom = jax.random.uniform(warp, (2,), minval=-1, maxval=1)
-        angle, zoom = math.radians(settings.rotation) * angle, 1 + settings.scale * zoom
-        points = _warped_plane(image.shape[-3:-1], angle, zoom)
-        image, mask = _sample_planes(image, points, order=1), _sample_planes(mask, points, order=0)
     if settings.flip:
         for axis, drawn in zip(settings.flip, jax.random.bernoulli(flips, shape=(len(settings.flip),)), strict=True):
             image, mask = (jnp.where(drawn, jnp.flip(a, AXES[axis]), a) for a in (image, mask))
@@ -78,6 +73,11 @@ def _augment_sample(image, mask, key, settings: Augmentation):
         # a turn by 90 degrees or none, then one by 180 or none: all four are equally likely
         for count, drawn in zip((1, 2), jax.random.bernoulli(turns, shape=(2,)), strict=True):
             image, mask = (jnp.where(drawn, jnp.rot90(a, count, PLANE), a) for a in (image, mask))
+    if settings.rotation or settings.scale:
+        angle, zoom = jax.random.uniform(warp, (2,), minval=-1, maxval=1)
+        angle, zoom = math.radians(settings.rotation) * angle, 1 + settings.scale * zoom
+        points = _warped_plane(image.shape[-3:-1], angle, zoom)
+        image, mask = _sample_planes(image, points, order=1), _sample_planes(mask, points, order=0)
     if settings.intensity:
         shape = (2, *(1,) * (image.ndim - 1), image.shape[-1])  # modalities have scales of their own
         contrast, brightness = settings.intensity * jax.random.uniform(intensity, shape, minval=-1, maxval=1)

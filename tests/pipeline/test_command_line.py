@@ -13,6 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 REAL_CT = SHARED_DATA / "ct" / "abdomen_ct.nii.gz"
 STAGES = ("coarse", "voi", "tumor")
+FOLDS = ("coarse/fold_0", "voi/fold_0", "voi/fold_1", "tumor/fold_0", "tumor/fold_1")
 
 
 def recipe():
@@ -20,6 +21,7 @@ def recipe():
     yield from (f"--config={REPOSITORY}/configs/demo.py", "--config.data.prepared=prepared")
     yield from ("--config.data.cases=6", "--config.data.test_cases=1", "--config.data.folds=2")
     yield from ("--config.data.phantom_size=(48, 48, 24)", "--config.data.workers=1")
+    yield from ("--config.folds=(0, 1)", "--config.voi=predicted")
     for stage, patch, batch, patches in (
         ("coarse", (32, 32, 1), 8, 40),
         ("voi", (32, 32, 32), 4, 16),
@@ -56,8 +58,8 @@ def test_case(place, trained):
 
 def test_training_writes_models_metrics_scores_and_a_page(place, trained, test_case):
     workdir = place / "run"
-    for stage in STAGES:
-        fold = workdir / stage / "fold_0"
+    for model in FOLDS:
+        fold, stage = workdir / model, model.split("/")[0]
         rows = [strict_json(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
         assert [row["epoch"] for row in rows] == [1, 2]
         assert rows[1]["loss"] < rows[0]["loss"]
@@ -83,6 +85,20 @@ def test_training_writes_models_metrics_scores_and_a_page(place, trained, test_c
     assert linked and all(target.startswith(("#", "data:")) for target in linked)  # one file holds all
 
 
+def test_stage_3_is_cut_around_livers_that_stage_2_found_in_cases_it_never_saw(place, trained):
+    split = read_json(place / "run" / "voi" / "split.json")
+    boxes = read_json(place / "run" / "voi" / "boxes.json")
+    assert set(boxes["boxes"]) == {*split["fold_0"], *split["fold_1"]} and set(boxes["steps"]) == {"0", "1"}
+    assert "out-of-fold livers: 5/5" in trained.stderr
+
+
+def test_every_tumor_voxel_of_the_reference_is_found_or_lost_by_one_stage(place, trained, test_case):
+    record = read_json(place / "run" / "evaluation" / f"{test_case['case']}.json")
+    voxels = int((np.asarray(nib.load(record["mask"]).dataobj) == 2).sum())
+    assert sum(test_case["attribution"]["tumor_voxels"].values()) == voxels
+    assert "Where tumors were lost" in (place / "run" / "report" / "index.html").read_text()
+
+
 def test_results_go_to_standard_output_and_progress_to_standard_error(trained):
     assert "ours" in trained.stdout and "Kaluva" in trained.stdout  # a row of the paper's own table
     assert "scores: run/scores.json" in trained.stdout and "page: run/report/index.html" in trained.stdout
@@ -93,11 +109,11 @@ def test_results_go_to_standard_output_and_progress_to_standard_error(trained):
 
 def test_the_same_command_again_trains_nothing_and_scores_the_same(place, trained):
     models, scores = checksums(place, "run"), read_json(place / "run" / "scores.json")
-    assert set(models) == {f"{stage}/fold_0" for stage in STAGES}
+    assert set(models) == set(FOLDS)
     assert all(re.fullmatch("[0-9a-f]{64}", checksum) for checksum in models.values())
     again = succeed(place, *recipe(), "--workdir=run")
-    for stage, steps in zip(STAGES, (20, 16, 8), strict=True):
-        assert f"run/{stage}/fold_0: trained already, {steps} steps" in again.stderr
+    for model in FOLDS:
+        assert f"run/{model}: trained already, " in again.stderr
     assert checksums(place, "run") == models
     assert read_json(place / "run" / "scores.json") == scores
 
@@ -215,7 +231,8 @@ def test_inspect_prints_the_papers_total(place):
 
 
 def test_a_stages_folder_in_the_cascades_is_a_run_of_its_own(place, trained):
-    assert checksums(place, "run/voi") == {"fold_0": checksums(place, "run")["voi/fold_0"]}
+    of_the_cascade = checksums(place, "run")
+    assert checksums(place, "run/voi") == {fold: of_the_cascade[f"voi/{fold}"] for fold in ("fold_0", "fold_1")}
 
 
 def test_good_phantoms_are_verified(place, trained):
