@@ -23,22 +23,27 @@ flags.DEFINE_string("workdir", None, "run folder: models, metrics, scores, page 
 flags.DEFINE_multi_string(
     "input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable"
 )
-flags.DEFINE_string(
-    "output",
-    "",
-    "predict: folder for masks, summary and page; score: the scores.json to write; evaluate: folder for scores",
-)
+flags.DEFINE_string("output", "", "predict: folder for masks; score: the scores.json; evaluate: folder for scores")
 flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
 flags.DEFINE_bool(
     "uncertainty",
     False,
-    "predict, evaluate: write CASE_uncertainty.nii.gz too, the binary entropy in bits of the last stage's foreground "
-    "probability, averaged over its folds (of a single fold, of its own): 1 = undecided, 0 = sure, or not looked at",
+    "predict, evaluate: write the entropy of the folds' mean probability too (bits)",
 )
 flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")
 flags.DEFINE_string("reference", "", "score: folder of reference masks")
 flags.DEFINE_string("compare", "", "another run folder; inspect: says what differs; report: pairs their scores")
 flags.DEFINE_bool("json", False, "inspect, verify: print JSON")
+
+
+def parse(arguments):
+    """Flags and recipe; one that has no such field ends with a sentence."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except (AttributeError, KeyError) as error:
+        cause = error.args[0]  # ml_collections wraps its KeyError, whose text is quoted when it is printed
+        said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
+        sys.exit(f"error: the recipe has no field {' '.join(said.split())}; configs/common.py lists all")
 
 
 def main(arguments) -> int:
@@ -71,4 +76,4 @@ def main(arguments) -> int:
 if __name__ == "__main__":
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "raunet_jax", "xla"))
-    app.run(main)
+    app.run(main, flags_parser=parse)
