@@ -51,7 +51,7 @@ def main(arguments) -> int:
     if arguments[1:]:
         print(f"error: {' '.join(arguments[1:])} belongs to no flag; write --input before each scan", file=sys.stderr)
         return 1
-    logging.set_verbosity(logging.WARNING)  # JAX, Orbax and TFDS report each step of theirs at INFO
+    logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report each step of theirs
     from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
 
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}

@@ -92,7 +92,7 @@ def _pass_on(asked: list[int], running: dict[int, subprocess.Popen]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Train one fold: PATCH_SET, the folder of the run and its recipe, and the fold's number."""
-    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax and TFDS report each step of theirs at INFO
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS report each step of theirs
     patch_set, place, fold = pathlib.Path(arguments[0]), pathlib.Path(arguments[1]), int(arguments[2])
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
