@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # the recipe's name; the run folder is runs/NAME unless --workdir says otherwise
-    config.stage = ""  # coarse | voi | tumor | brain: which view of a volume the network is given
+    config.stage = ""  # coarse | voi | tumor | brain | custom: which view of a volume the network is given
     config.seed = 0  # of the case split, the patches kept, the initial weights and the shuffling
 
     config.data = ConfigDict()
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.root = "data/lits"  # folder that holds the scans, at any depth (not read for phantoms)
     config.data.prepared = "prepared"  # folder for patch sets and drawn phantoms
     config.data.modalities = ("ct",)  # the input channels, in order: ("ct",) or ("t1", "t1ce", "t2", "flair")
-    config.data.foreground = ()  # source custom: the label values to be found, merged to one; () = all above 0
+    config.data.foreground = ()  # stage custom: the label values to be found, merged to one; () = all above 0
     config.data.repair = False  # True: read known faults as they were meant, and say so; files are never changed
     config.data.on_leak = "exclude"  # test cases that a model trained on under another name: exclude | warn
     config.data.cases = 0  # how many cases: 0 = all that are there (of phantoms: 6)
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
     config.data.validation_share = 0.29  # stage coarse only, one model: share of the cases it is validated on
     config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's rule (of phantoms, in 3D: 1)
-    config.data.tumor_share = 0.5  # stages tumor and brain: share of patches centred on tumor (jittered)
+    config.data.tumor_share = 0.5  # stages tumor, brain, custom: share of patches centred on what is sought (jittered)
     config.data.workers = 0  # processes that cut patches; 0 = one a core
     config.data.phantom_size = (128, 128, 48)  # voxels of a drawn case; the slice count varies around z
 

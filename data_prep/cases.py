@@ -38,7 +38,12 @@ def _phantom_kind(config: ConfigDict) -> str:
 
 
 def find_cases(config: ConfigDict, need_masks: bool = True) -> list[Case]:
-    """The usable cases of the recipe's source in natural order, at most `config.data.cases` of them when that is > 0.
+    """The cases of `usable_cases`."""
+    return usable_cases(config, need_masks)[0]
+
+
+def usable_cases(config: ConfigDict, need_masks: bool = True) -> tuple[list[Case], list[Incomplete]]:
+    """The usable cases of the recipe's source in natural order, at most `config.data.cases` if that is > 0; the rest.
 
     Phantoms that are missing are drawn first. What is incomplete is reported on standard error and left out; a case
     without a mask is kept when `need_masks` is False. Raises DataNotFound when none is left, ValueError for a source or
@@ -52,7 +57,7 @@ def find_cases(config: ConfigDict, need_masks: bool = True) -> list[Case]:
         say(f"{name} is left out: {reason}; {remedy}")
     if not cases:
         raise DataNotFound(_nothing_found(config, incomplete))
-    return cases[: config.data.cases] if config.data.cases > 0 else cases
+    return (cases[: config.data.cases] if config.data.cases > 0 else cases), incomplete
 
 
 def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
@@ -93,7 +98,7 @@ def read_labels(case: Case, volume: Volume, config: ConfigDict) -> np.ndarray:
     if config.stage not in ("brain", "custom"):
         return read_mask(case.mask, volume, layouts.CT_LABELS, config.data.repair)
     labels = read_mask(case.mask, volume, case.labels, config.data.repair)
-    foreground = tuple(config.data.foreground)
+    foreground = tuple(config.data.foreground) if config.stage == "custom" else ()
     return (np.isin(labels, foreground) if foreground else labels > 0).astype(np.uint8)
 
 

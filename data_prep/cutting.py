@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from data_prep import sampling
 from data_prep.cases import read_case
+from data_prep.faults import check_image
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax import files, geometry, intensity, views
@@ -79,9 +80,12 @@ def records(config, job: Job) -> Iterator[dict]:
 
     Raises:
       VolumeError: the files of the case cannot be used.
-      ValueError: a mask that holds no liver, where the stage needs one.
+      ValueError: intensities that cannot be, or a mask that holds no liver, where the stage needs one.
     """
     volume, mask = read_case(job.case, config)
+    unusable = [finding for finding in check_image(job.case, volume, config) if finding.fatal]
+    if unusable:
+        raise ValueError(f"{unusable[0].value}; {unusable[0].remedy}")
     kind = intensity.kind_of(config.data.modalities)
     encoded = intensity.encode(volume.voxels, kind, tuple(config.window_hu))
     del volume
@@ -119,7 +123,7 @@ def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
     "failed", the reason why the case cannot be used.
 
     Raises:
-      PatchSetError: a worker process died.
+      PatchSetError: a worker process died, or a case failed for lack of memory or by an error of the disk.
       OSError: too little free space (ENOSPC).
     """
     lines = _kept(jobs, staging)
@@ -149,6 +153,12 @@ def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    passing = [f"{case}: {line['failed']}" for case, line in lines.items() if line.get("passing")]
+    if passing:
+        raise PatchSetError(
+            f"{'; '.join(passing)}. The other cases are cut and kept: run the command again; where memory was short, "
+            "with --config.data.workers=1"
+        )
     return lines
 
 
@@ -202,7 +212,9 @@ def _cut(recipe: dict, job: Job, staging: Path) -> dict:
     patches = records(config, job)
     try:
         first = next(patches, None)
-    except (ValueError, OSError, EOFError) as error:
+    except (OSError, MemoryError) as error:  # not for what the files hold, so the next run may fare better
+        return line | {"failed": f"{type(error).__name__} {error}".strip(), "passing": True}
+    except (ValueError, EOFError) as error:
         return line | {"failed": str(error)}
     if first is None:
         return line | {"records": 0}

@@ -43,7 +43,7 @@ def read_description(path: pathlib.Path) -> Description:
         content = json.loads(path.read_text(encoding="utf-8"))
         channels = content["modality"] if "modality" in content else content["channel_names"]
         names = [str(channels[key]) for key in sorted(channels, key=int)]
-        structures = dict(_value_and_name(*item) for item in content["labels"].items())
+        structures = dict(pair for item in content["labels"].items() for pair in _values_and_names(*item))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: cannot be used ({type(error).__name__}: {error}); it should hold at least {EXAMPLE}"
@@ -54,7 +54,7 @@ def read_description(path: pathlib.Path) -> Description:
     return Description(path, modalities, structures)
 
 
-def _value_and_name(key: str, value) -> tuple[int, str]:
-    if isinstance(value, int):
-        return value, key
-    return int(key), str(value)
+def _values_and_names(key: str, value) -> list[tuple[int, str]]:
+    if isinstance(value, list):  # a region of nnU-Net's: several values of one name
+        return [(int(part), key) for part in value]
+    return [(value, key) if isinstance(value, int) else (int(key), str(value))]

@@ -67,7 +67,7 @@ def check_case(case: Case, recipe: dict) -> list[Finding]:
 def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
     """What in a scan that can be read cannot be true, or does not suit the recipe."""
     if kind_of(config.data.modalities) == "ct":
-        findings = _check_hu(case, volume)
+        findings = _check_hu(case, volume, WARNING if config.stage == "custom" else UNUSABLE)
     else:
         findings = _check_channels(case, volume, config)
     path, spacing = case.images[0], volume.spacing_mm[::-1]
@@ -160,7 +160,8 @@ def _parted(message: str) -> tuple[str, str]:
     return text[: cuts[-1].start()], text[cuts[-1].end() :].removesuffix(".")
 
 
-def _check_hu(case: Case, volume: Volume) -> list[Finding]:
+def _check_hu(case: Case, volume: Volume, level: str) -> list[Finding]:
+    """`level` of intensities that cannot be HU: a custom task may be of anything, and of crops without air or fat."""
     path, voxels, findings = case.images[0], volume.voxels, []
     measured = voxels >= PADDING_HU
     low, high = int(voxels.min(where=measured, initial=np.iinfo(voxels.dtype).max)), int(voxels.max())
@@ -169,7 +170,7 @@ def _check_hu(case: Case, volume: Volume) -> list[Finding]:
         beside = f", {padding} voxels of padding aside," if padding else ""
         value = f"{path}: values from {min(low, high)} to {high}{beside} are not HU (air is -1000, blood 40)"
         remedy = "export the scan again with its rescale slope and intercept"
-        findings.append(Finding(case.name, "intensity", value, remedy, UNUSABLE))
+        findings.append(Finding(case.name, "intensity", value, remedy, level))
     elif padding:
         value = f"{path}: {padding} voxels of padding, the lowest {voxels.min()} HU"
         findings.append(Finding(case.name, "padding", value, "nothing: config.window_hu cuts it off"))

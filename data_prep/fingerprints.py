@@ -7,7 +7,10 @@ modification time.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,71 +22,107 @@ from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax.files import write_json
 from raunet_jax.intensity import encode, kind_of
-from raunet_jax.progress import progress
+from raunet_jax.progress import progress, say
+from raunet_jax.volume import VolumeError
 
 CACHE = "fingerprints.json"
-WINDOW_HU = (-100, 200)  # whatever the recipe's: a content is to be compared between runs
+FORMAT = 1  # raise it when the same files would give other hashes
+WINDOW_HU = (-100, 200)  # of the liver, whatever the recipe's: contents are compared between runs
+TELLING_SHARE = 0.01  # of the voxels must lie inside the window; with fewer, other scans would look the same
+INT16 = (int(np.iinfo(np.int16).min), int(np.iinfo(np.int16).max))
 SMALL = 256 << 20  # bytes: less than this is hashed here, without starting processes
+SAVE_SECONDS = 20.0  # the longest stretch of reading that a kill can cost
+UNREADABLE = "unreadable"
 
 
 class Fingerprint(NamedTuple):
-    files: str  # SHA-256 over the bytes of all files of the case, mask included
-    content: str | None  # of the scan's windowed intensities; None where it cannot be read
+    files: str  # SHA-256 over names and bytes of all files of the case, mask included; or UNREADABLE
+    content: str | None  # of the scan's intensities; None where it cannot be read, or holds too little to tell by
 
 
 def fingerprints(cases: Sequence[Case], config: ConfigDict) -> dict[str, Fingerprint]:
-    """The Fingerprint of each case by name."""
+    """The Fingerprint of each case by name; a file that cannot be read now is UNREADABLE and tried again next time.
+
+    Raises RuntimeError when a worker process died.
+    """
     cache = Path(config.data.prepared).expanduser() / CACHE
     known = _read_cache(cache)
     keys = {case.name: _key(case, config) for case in cases}
     todo = [case for case in cases if keys[case.name] not in known]
     if todo:
         size = sum(path.stat().st_size for case in todo for path in files_of(case))
+        saved = time.monotonic()
         with progress("reading scans for the first time", len(cases), len(cases) - len(todo)) as bar:
             for case, found in _hash_all(todo, config, small=size < SMALL):
                 known[keys[case.name]] = found
                 bar.advance(1, case.name)
-        write_json(cache, _read_cache(cache) | known)  # another process may have added to it meanwhile
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    _write_cache(cache, known)
+                    saved = time.monotonic()
+        _write_cache(cache, known)
     return {case.name: Fingerprint(*known[keys[case.name]]) for case in cases}
 
 
 def fingerprint(case: Case, config: ConfigDict) -> Fingerprint:
     """Hash one case.
 
-    The content is that of a histogram of the windowed voxels and of the side lengths in order, so that two copies of a
-    scan have one content however their axes lie and whatever file format they come in.
+    The content is that of a histogram of the intensities (of CT within the liver's window) and of the side lengths in
+    order, so that two copies of a scan have one content however their axes lie and whatever file format they come in.
     """
     digest = hashlib.sha256()
-    for path in files_of(case):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    kind = kind_of(config.data.modalities)
     try:
+        for name, path in _named_files(case):
+            with path.open("rb") as file:
+                digest.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
         volume = case_reading.read_image(case, config)
-        encoded = encode(volume.voxels, kind, WINDOW_HU).voxels
-    except (ValueError, OSError, EOFError, MemoryError):
+    except VolumeError:
         return Fingerprint(digest.hexdigest(), None)
-    low, high = WINDOW_HU if kind == "ct" else (0, np.iinfo(np.int16).max)
+    except (OSError, MemoryError):
+        return Fingerprint(UNREADABLE, None)
+    windowed = kind_of(config.data.modalities) == "ct" and config.stage != "custom"
+    encoded = encode(volume.voxels, kind_of(config.data.modalities)).voxels
+    low, high = WINDOW_HU if windowed else INT16
     content = hashlib.sha256(repr(sorted(volume.shape)).encode())
     for channel in range(encoded.shape[-1]):
-        shades = np.clip(encoded[..., channel], low, high).ravel() - np.int16(low)
-        content.update(np.bincount(shades, minlength=high - low + 1).astype("<i8").tobytes())
+        shades = np.clip(encoded[..., channel], low, high).ravel().astype(np.int32) - low
+        histogram = np.bincount(shades, minlength=high - low + 1).astype("<i8")
+        if windowed and histogram[1:-1].sum() < TELLING_SHARE * shades.size:
+            return Fingerprint(digest.hexdigest(), None)
+        content.update(histogram.tobytes())
     return Fingerprint(digest.hexdigest(), content.hexdigest())
 
 
 def files_of(case: Case) -> list[Path]:
-    """Every file of a case, those in its DICOM folders too."""
-    places = [*case.images, *([case.mask] if case.mask else [])]
-    paths = [path for place in places for path in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    return [path for path in paths if path.is_file()]
+    """Every file of a case, those in its DICOM folders too, hidden ones left out."""
+    return [path for _, path in _named_files(case)]
 
 
-def _hash_all(cases: Sequence[Case], config: ConfigDict, small: bool):
+def _named_files(case: Case) -> Iterator[tuple[str, Path]]:
+    """(what tells the file apart from the case's others, its path); a structure's folder in 3DIRCADb is a name too."""
+    for role, place in enumerate([*case.images, *([case.mask] if case.mask else [])]):
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            inside = path.relative_to(place)
+            if not any(part.startswith(".") for part in inside.parts) and path.is_file():
+                yield f"{role}/{inside.as_posix()}", path
+
+
+def _hash_all(cases: Sequence[Case], config: ConfigDict, small: bool) -> Iterator[tuple[Case, Fingerprint]]:
     if small:
         yield from ((case, fingerprint(case, config)) for case in cases)
         return
     with workers(config, len(cases)) as pool:
-        yield from zip(cases, pool.map(_in_worker, cases, [config.to_dict()] * len(cases)), strict=True)
+        recipe = config.to_dict()
+        running = {pool.submit(_in_worker, case, recipe): case for case in cases}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a process reading scans was killed, most likely for lack of memory; what was read is kept: run the "
+                "command again with fewer of them, such as --config.data.workers=1"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_worker(case: Case, recipe: dict) -> Fingerprint:
@@ -92,9 +131,8 @@ def _in_worker(case: Case, recipe: dict) -> Fingerprint:
 
 def _key(case: Case, config: ConfigDict) -> str:
     files = [[os.path.abspath(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files_of(case)]
-    return hashlib.sha256(
-        json.dumps([files, list(config.data.modalities), case.channels, config.data.repair]).encode()
-    ).hexdigest()
+    how = [FORMAT, list(config.data.modalities), case.channels, config.data.repair, config.stage == "custom"]
+    return hashlib.sha256(json.dumps([files, how]).encode()).hexdigest()
 
 
 def _read_cache(path: Path) -> dict[str, Sequence]:
@@ -102,3 +140,12 @@ def _read_cache(path: Path) -> dict[str, Sequence]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):  # none yet, or one that somebody cut short: it is made anew
         return {}
+
+
+def _write_cache(path: Path, known: dict[str, Sequence]) -> None:
+    """Add to what another process may have written meanwhile."""
+    lasting = {key: found for key, found in known.items() if found[0] != UNREADABLE}
+    try:
+        write_json(path, _read_cache(path) | lasting)
+    except OSError as error:
+        say(f"{path} cannot be written ({error.strerror}): scans will be read again; see --config.data.prepared")

@@ -40,7 +40,7 @@ NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
 BRATS_FILE = re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)\.nii(?:\.gz)?", re.IGNORECASE)
-BRATS_VISIT = re.compile(r"(Brats1[78]_.+)_\d+", re.IGNORECASE)  # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1
+BRATS_VISIT = re.compile(r"(Brats1[789]_.+)_\d+", re.IGNORECASE)  # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1
 IMAGE_FOLDERS = {"images": "labels", "imagesTr": "labelsTr"}
 
 
@@ -207,22 +207,27 @@ def _scan_task(
     files: Sequence[pathlib.Path], folder: pathlib.Path, description: Description, channels: tuple[int, ...]
 ) -> Found:
     single = len(description.modalities) == 1
-    images, masks = _Claims(), {}
-    for path in files:
-        match = NIFTI.fullmatch(path.name)
-        if not match or path.parent.parent != folder:
-            continue
-        if path.parent.name in IMAGE_FOLDERS:
-            part = CHANNEL_FILE.fullmatch(match[1])
-            name, channel = (part[1], int(part[2])) if part else (match[1], None)
-            images.add((name, channel), path, name)
-        elif path.parent.name in IMAGE_FOLDERS.values():
-            masks[match[1]] = path
-    cases, incomplete = [], list(images.doubled.values())
-    for name in dict.fromkeys(name for name, _ in images.files):
-        whole = images.files.get((name, None))
-        parts = [images.files.get((name, channel)) for channel in channels]
-        if name in images.doubled:
+    images, masks = _Claims(), _Claims()
+    here = [
+        (path, match[1]) for path in files if path.parent.parent == folder and (match := NIFTI.fullmatch(path.name))
+    ]
+    for path, name in here:
+        if path.parent.name in IMAGE_FOLDERS.values():
+            masks.add((path.parent.name, name), path, name)
+    for path, name in here:
+        labels = IMAGE_FOLDERS.get(path.parent.name)
+        if labels:
+            part = CHANNEL_FILE.fullmatch(name)
+            if part and (labels, name) not in masks.files:  # the mask of amos_0001 says that this is no channel number
+                images.add((labels, part[1], int(part[2])), path, part[1])
+            else:
+                images.add((labels, name, None), path, name)
+    doubled = images.doubled | masks.doubled
+    cases, incomplete = [], list(doubled.values())
+    for labels, name in dict.fromkeys((labels, name) for labels, name, _ in images.files):
+        whole = images.files.get((labels, name, None))
+        parts = [images.files.get((labels, name, channel)) for channel in channels]
+        if name in doubled:
             continue
         if whole is None and None in parts:
             wanted = ", ".join(
@@ -232,10 +237,10 @@ def _scan_task(
             continue
         paths = tuple(parts) if whole is None else (whole,)
         inside = () if whole is None or single else channels
-        cases.append(Case(name, paths, masks.pop(name, None), name, inside, description.labels))
-    known = {name for name, _ in images.files}
-    for name, path in masks.items():
-        if name not in known:
+        cases.append(Case(name, paths, masks.files.get((labels, name)), name, inside, description.labels))
+    known = {(labels, name) for labels, name, _ in images.files}
+    for (labels, name), path in masks.files.items():
+        if (labels, name) not in known and name not in doubled:
             incomplete.append(Incomplete(name, f"{path} has no image of that name", "copy that file again"))
     return cases, incomplete
 

@@ -21,7 +21,7 @@ import absl.logging
 import tensorflow_datasets as tfds
 
 from data_prep import sampling
-from data_prep.cases import find_cases, join_copies, split_cases
+from data_prep.cases import find_cases, join_copies, split_cases, usable_cases
 from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact, records
 from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
@@ -31,6 +31,7 @@ from raunet_jax.progress import say
 
 NAME = "raunet_patches"
 SPLIT = "split.json"
+VERSION = "1.0.0"  # of the data set's folder; what the bytes follow from is in the name above it
 FORMAT = 2  # raise it when the same recipe and files would give other bytes
 
 
@@ -84,7 +85,7 @@ def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet
       PatchSetError: no case gave a patch, a worker process died, or a shard of a finished set is missing or cut short.
       OSError: too little free space (ENOSPC), or the folder cannot be written.
     """
-    cases = find_cases(config)
+    cases, incomplete = usable_cases(config)
     prints = fingerprints(cases, config)
     target = _folder(config, cases, prints, boxes)
     if not target.exists():
@@ -95,7 +96,8 @@ def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet
     patch_set = _finished(target)
     for case, reason in patch_set.failed:
         say(f"left out of the patch set: {case}: {reason}")
-    return patch_set
+    left_out = tuple((case, f"{reason}; {remedy}") for case, reason, remedy in incomplete)
+    return dataclasses.replace(patch_set, failed=left_out + patch_set.failed)
 
 
 def key_beginning(config) -> str:
@@ -120,7 +122,7 @@ class RaunetPatches(tfds.core.GeneratorBasedBuilder):
     """The TFDS side of a build: names, features and splits; the shards are written by `cutting.cut_all`."""
 
     name = NAME
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, config, jobs: list[Job], split: dict, staging: Path, prepared: Path, key: str):
         self._recipe, self._jobs, self._split, self._staging = config, jobs, split, staging
@@ -179,7 +181,7 @@ def _recipe(config) -> dict:
         "source": data.source,
         "phantom_size": list(data.phantom_size) if data.source == "phantom" else [],
         "modalities": list(data.modalities),
-        "foreground": list(data.foreground),
+        "foreground": list(data.foreground) if config.stage == "custom" else [],
         "repair": data.repair,
         "cases": data.cases,
         "test_cases": data.test_cases,
@@ -191,10 +193,13 @@ def _recipe(config) -> dict:
 
 
 def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Mapping[str, Box]) -> Path:
-    key = [_recipe(config), [[case.name, prints[case.name].files, boxes.get(case.name)] for case in cases]]
+    of_cases = [
+        [case.name, prints[case.name].files, case.channels, case.labels, boxes.get(case.name)] for case in cases
+    ]
+    key = [_recipe(config), of_cases]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     prepared = Path(config.data.prepared).expanduser().absolute()
-    return prepared / NAME / (key_beginning(config) + digest[:16]) / str(RaunetPatches.VERSION)
+    return prepared / NAME / (key_beginning(config) + digest[:16]) / VERSION
 
 
 def _deal(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:
@@ -246,7 +251,12 @@ def _finished(target: Path) -> PatchSet:
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """Hold the set's lock, which the system drops when its holder dies."""
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{place} cannot be made ({error.strerror}); name a folder that can with --config.data.prepared"
+        ) from error
     with (place / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

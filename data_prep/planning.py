@@ -44,7 +44,7 @@ def plan(config: ConfigDict) -> ConfigDict:
             config.data.patches_per_case = float(max(2, np.ceil(2 * np.prod(shape) / voxels)))
         if kind_of(config.data.modalities) == "ct" and not any(config.window_hu):
             config.window_hu = _window(cases, config)
-    scan, mm, patch = ("x".join(f"{side:.3g}" for side in sides) for sides in (shape, spacing, config.patch_size))
+    scan, mm, patch = ("x".join(f"{side:.4g}" for side in sides) for sides in (shape, spacing, config.patch_size))
     say(
         f"{config.name}: {len(cases)} cases, {', '.join(config.data.modalities)}, median {scan} voxels of {mm} mm; "
         f"patch {patch}, batch {config.batch_size}, {config.data.patches_per_case:g} patches a case"

@@ -56,8 +56,9 @@ def verify(config: ConfigDict) -> Verified:
     cases, incomplete = scan_cases(last)
     if not cases and not incomplete:
         find_cases(last)  # raises DataNotFound with its advice
-    if last.data.cases > 0:
-        cases = cases[: last.data.cases]
+    if last.data.cases > 0:  # as find_cases limits them, after those without a mask are left out
+        kept = [case for case in cases if case.mask is not None][: last.data.cases]
+        cases = [case for case in cases if case in kept or case.mask is None]
     findings = [Finding(item.name, "files", item.reason, item.remedy, UNUSABLE) for item in incomplete]
     with progress("verifying", len(cases)) as bar:
         for case, found in _check_all(cases, last):
@@ -88,7 +89,9 @@ def check_patches(stage: ConfigDict) -> list[Finding]:
     """Which shards of the patch sets of this stage and patch size, whatever cases they are of, are not as written."""
     prepared = pathlib.Path(stage.data.prepared).expanduser() / patch_dataset.NAME
     findings = []
-    for manifest in sorted(prepared.glob(f"{patch_dataset.key_beginning(stage)}*/*/{patch_dataset.MANIFEST}")):
+    for manifest in sorted(
+        prepared.glob(f"{patch_dataset.key_beginning(stage)}*/{patch_dataset.VERSION}/{patch_dataset.MANIFEST}")
+    ):
         place = manifest.parent
         try:
             shards = patch_dataset.damaged(place)
@@ -157,7 +160,7 @@ def _check_contents(cases: Sequence[Case], config: ConfigDict) -> tuple[list[Fin
     try:
         contents = {name: found.content for name, found in fingerprints([*cases, *external], config).items()}
     except (OSError, RuntimeError) as error:
-        remedy = "choose a folder that can be written to with --config.data.prepared, or free memory"
+        remedy = "free memory, or read fewer at a time (--config.data.workers=1)"
         return [], [Finding("all", "copies", f"scans that are there twice were not looked for: {error}", remedy)]
     findings, first = [], {}
     for case in cases:

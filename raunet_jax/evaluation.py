@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_case
 from data_prep.fingerprints import fingerprints
-from data_prep.layouts import Case
+from data_prep.layouts import Case, natural
 from raunet_jax import attribution, lesion_table, recipe, scores
 from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
 from raunet_jax.files import write_json
@@ -30,6 +30,13 @@ class Group(NamedTuple):
 
     fold: int | None  # whose model segments them; None: all folds together
     cases: tuple[Case, ...]
+
+
+class HeldOut(NamedTuple):
+    groups: list[Group]
+    leaks: set[str]  # names of cases that the run trained on under another name
+    failed: list[str]  # a sentence for each held-out case that is not there as it was
+    external: bool  # the cases are of another data set than the run's
 
 
 def evaluate(
@@ -58,9 +65,16 @@ def evaluate(
     """
     output = output or workdir
     last = list(recipe.stages_of(config).values())[-1]
-    groups, leaks, failed = held_out(config, workdir)
+    groups, leaks, failed, external = held_out(config, workdir)
+    if external and output == workdir:
+        raise ValueError(
+            f"{last.data.root} is not the data set that {workdir} was trained on; name a folder for its scores with "
+            "--output"
+        )
+    of_all = [case for group in groups for case in group.cases]
+    contents = {name: print_.content for name, print_ in fingerprints(of_all, last).items()}
     folder = output / "evaluation"
-    seen_by_stage_1 = read_split(workdir / "coarse")["train"] if "stages" in config else ()
+    seen_by_stage_1 = _contents([read_split(workdir / "coarse")["train"]]) if "stages" in config else ()
     cases, lesions = [], {}
     with progress("evaluate", sum(len(group.cases) for group in groups)) as bar:
         for group in groups:
@@ -74,7 +88,7 @@ def evaluate(
                     record = {"case": case.name} | _score(found, mask, volume, set(models))
                     if models.keys() == {"coarse", "voi", "tumor"}:
                         record["attribution"] = attribution.attribute(volume, mask, found, models)
-                    if case.name in seen_by_stage_1:
+                    if contents[case.name] in seen_by_stage_1:
                         record["stage_1_trained_on_it"] = True
                     if case.name in leaks:
                         record["leak"] = True
@@ -106,51 +120,95 @@ def evaluate(
     return summary, failed
 
 
-def held_out(config: ConfigDict, workdir: pathlib.Path) -> tuple[list[Group], set[str], list[str]]:
-    """Who is to segment which cases; the names of cases that leak; a sentence for each held-out case that is missing.
+def held_out(config: ConfigDict, workdir: pathlib.Path) -> HeldOut:
+    """Who is to segment which cases.
 
     Raises:
-        FileNotFoundError: no data, or no split.json. ValueError: no case is left to evaluate on.
+        FileNotFoundError: no data, or no split.json. ValueError: no case is left to evaluate on, a stage has trained on
+        cases that another holds out, or `config` reads other channels or labels than the run was trained with.
     """
     stages = recipe.stages_of(config)
-    splits = {name: read_split(workdir / name if "stages" in config else workdir) for name in stages}
+    places = {name: workdir / name if "stages" in config else workdir for name in stages}
+    splits = {name: read_split(place) for name, place in places.items()}
+    for name, stage in stages.items():
+        _check_reading(stage, recipe.load(places[name] / "config.json"))
     last = list(stages.values())[-1]
     cases = {case.name: case for case in find_cases(last)}
     contents = {name: print_.content for name, print_ in fingerprints(list(cases.values()), last).items()}
-    trained = [part for split in splits.values() for name, part in split.items() if name != "test"]
-    everything = [*trained, *(split["test"] for split in splits.values())]
-    same_data_set = any(part.get(name, "") == content for name, content in contents.items() for part in everything)
-    if not same_data_set:
-        seen = {content for part in trained for content in part.values()} - {None}
-        leaks = {name for name, content in contents.items() if content in seen}
-        for name in leaks:
-            say(f"{name} is a scan that this run has trained on; config.data.on_leak={last.data.on_leak}")
-        if last.data.on_leak == "exclude":
-            cases = {name: case for name, case in cases.items() if name not in leaks}
-        elif last.data.on_leak != "warn":
-            raise ValueError(f"config.data.on_leak is {last.data.on_leak!r}; choose exclude or warn")
-        if not cases:
-            raise ValueError("the run has trained on every case of this data set; choose another config.data.root")
-        return [Group(None, tuple(cases.values()))], leaks, []
+    everything = {
+        name: content for split in splits.values() for part in split.values() for name, content in part.items()
+    }
+    if not any(name in everything and everything[name] == content for name, content in contents.items()):
+        return _external(cases, contents, splits, last)
 
-    groups = _groups(stages, splits)
-    wanted = [name for _, names in groups for name in names]
-    for name in cases.keys() - {name for part in everything for name in part}:
+    groups = _groups(last, list(splits.values())[-1])
+    for fold, names in groups:
+        _check_unseen(fold, names, splits)
+    for name in sorted(cases.keys() - everything.keys(), key=natural):
         say(f"{name} is left out: it is not among the cases that this run was trained with")
-    missing = [f"{name}: this run holds it out, and it is no longer there" for name in wanted if name not in cases]
+    failed = []
+    for name in (name for _, names in groups for name in names):
+        if name not in cases:
+            failed.append(f"{name}: this run holds it out, and it is no longer there")
+        elif contents[name] != everything[name]:
+            failed.append(f"{name}: another scan has this name than when the run was trained; put that one back")
+            del cases[name]
     groups = [Group(fold, tuple(cases[name] for name in names if name in cases)) for fold, names in groups]
-    return [group for group in groups if group.cases], set(), missing
+    return HeldOut([group for group in groups if group.cases], set(), failed, external=False)
 
 
-def _groups(stages: Mapping[str, ConfigDict], splits: Mapping[str, Parts]) -> list[tuple[int | None, list[str]]]:
+def _external(
+    cases: dict[str, Case], contents: Mapping[str, str | None], splits: Mapping[str, Parts], config: ConfigDict
+) -> HeldOut:
+    """`held_out` for a data set that is not the run's own."""
+    seen = _contents(part for split in splits.values() for name, part in split.items() if name != "test")
+    leaks = {name for name, content in contents.items() if content in seen}
+    for name in sorted(leaks, key=natural):
+        say(f"{name} is a scan that this run has trained on; config.data.on_leak={config.data.on_leak}")
+    if config.data.on_leak == "exclude":
+        cases = {name: case for name, case in cases.items() if name not in leaks}
+    elif config.data.on_leak != "warn":
+        raise ValueError(f"config.data.on_leak is {config.data.on_leak!r}; choose exclude or warn")
+    if not cases:
+        raise ValueError("the run has trained on every case of this data set; choose another config.data.root")
+    return HeldOut([Group(None, tuple(cases.values()))], leaks, [], external=True)
+
+
+def _contents(parts: Iterable[Mapping[str, str | None]]) -> set[str]:
+    return {content for part in parts for content in part.values()} - {None}
+
+
+def _groups(last: ConfigDict, split: Parts) -> list[tuple[int | None, list[str]]]:
     """(fold, names of the cases that its model has not seen)."""
-    last = list(stages.values())[-1]
-    split = list(splits.values())[-1]
     if split["test"]:
         return [(None, list(split["test"]))]
     if last.stage == "coarse":
         return [(None, list(split["validation"]))]
     return [(fold, list(split.get(f"fold_{fold}", ()))) for fold in last.folds]
+
+
+def _check_unseen(fold: int | None, names: Sequence[str], splits: Mapping[str, Parts]) -> None:
+    """Raise ValueError when a stage of several models has trained on a case that this fold's model is to segment."""
+    for stage, split in splits.items():
+        if "train" in split:  # stage coarse is a single model; what it saw is marked
+            continue
+        unseen = split["test"] if fold is None else split["test"] | split.get(f"fold_{fold}", {})
+        seen = sorted(set(names) - set(unseen), key=natural)
+        if seen:
+            raise ValueError(
+                f"stage {stage} was trained on {', '.join(seen)}, which the last stage holds out: all stages must "
+                "share config.seed, data.folds and data.test_cases; train one of them anew"
+            )
+
+
+def _check_reading(config: ConfigDict, trained: ConfigDict) -> None:
+    """Raise ValueError where `config` would read scans otherwise than a stage was trained on."""
+    for field in ("modalities", "foreground"):
+        ours, theirs = tuple(config.data[field]), tuple(trained.data[field])
+        if ours != theirs:
+            raise ValueError(
+                f"config.data.{field} is {ours}, and stage {config.stage} was trained with {theirs}; use that"
+            )
 
 
 def read_split(run: pathlib.Path) -> Parts:

@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 GRID_TOLERANCE_MM = 0.5  # by how much the corners of two grids may lie apart before they count as different
 RAS = axcodes2ornt(("R", "A", "S"))
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # NIfTI's xyzt_units; files that say nothing mean mm
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # the low bits of NIfTI's xyzt_units: m, micron; all else means mm
 
 
 class VolumeError(ValueError):
@@ -33,7 +33,7 @@ class Grid:
 
     @property
     def mm_per_unit(self) -> float:
-        return 1.0 if self.header is None else _MM_PER_UNIT.get(self.header.get_xyzt_units()[0], 1.0)
+        return 1.0 if self.header is None else _MM_PER_UNIT.get(int(self.header["xyzt_units"]) % 8, 1.0)
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:

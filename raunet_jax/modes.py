@@ -1,6 +1,7 @@
 """What `run.py --mode=…` does, one function a mode; each returns the exit status."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,18 @@ from rich.console import Console
 from data_prep import patch_dataset
 from data_prep.planning import plan
 from data_prep.verify import main as verify_sources
-from raunet_jax import evaluation, files, inspection, out_of_fold, prediction, recipe, scores, side_by_side, training
+from raunet_jax import (
+    augmentation,
+    evaluation,
+    files,
+    inspection,
+    out_of_fold,
+    prediction,
+    recipe,
+    scores,
+    side_by_side,
+    training,
+)
 from raunet_jax.cascade import load_cascade
 from raunet_jax.progress import say
 from raunet_jax.report.comparison import write_comparison
@@ -83,6 +95,10 @@ def train(request: Request) -> int:
             begun = places[name] / f"fold_{fold}" / "config.json"
             if begun.is_file():
                 training.check_same_recipe(begun.parent, recipe.load(begun), stage)
+    for stage in recipe.stages_of(config).values():
+        augmentation.from_recipe(stage)  # raises where it does not fit the patch
+        if stage.folds_at_once > 1:  # the folds' processes need the memory that this one would keep for itself
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     failed: list[str] = []
     for name, stage in recipe.stages_of(config).items():
         place = places[name]
@@ -111,6 +127,11 @@ def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
         raise UsageError(f"config.voi is {stage.voi!r}; choose predicted or reference")
     if "stages" not in config:
         raise UsageError("config.voi=predicted needs the stages before: train a cascade, such as configs/liver.py")
+    if set(stage.folds) < set(range(stage.data.folds)):
+        say(
+            f"{stage.name}: only with all folds is there an out-of-fold liver of every case: config.voi=reference is used"
+        )
+        return {}
     return out_of_fold.liver_boxes(config, run, evaluation.read_split(run / "voi"))
 
 

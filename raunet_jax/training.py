@@ -121,6 +121,8 @@ class FoldRun:
         if config.batch_size % jax.device_count():
             raise TrainingError(f"batch_size {config.batch_size} does not divide over {jax.device_count()} devices")
         self.config, self.run = config, run
+        self.patch_set = patch_set.parent.name  # its key, above the version
+        self.begun_with = self.patch_set
         self.network = make_network(config, AXIS)
         self.state = make_state(self.network, config)
         self.loader = batches.train_batches(config, patch_set, fold)
@@ -140,6 +142,7 @@ class FoldRun:
         state, loop = self.checkpoints.restore(newest, self.state)
         self.state = replicate(state)
         self.step, self.losses, self.seconds = newest, loop["losses"], loop["seconds"]
+        self.begun_with = loop["patch_set"]
         self.loader.set_state(loop["loader"])
         say(f"{self.run}: going on from step {newest}")
 
@@ -150,6 +153,7 @@ class FoldRun:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
             raise self._not_finite(f"the weights after step {self.step} are not finite", cases)
         loop = {"loader": self.loader.get_state(), "losses": self.losses, "seconds": self.seconds}
+        loop["patch_set"] = self.patch_set
         self.checkpoints.save(self.step, self.state, loop, self.config, dice)
 
     def record(self, number: int, cases: list[str], loss: float) -> None:
@@ -194,6 +198,11 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
         if training.step >= last_step:
             say(f"{run}: trained already, {training.step} steps")
             return
+        if training.begun_with != training.patch_set:
+            raise TrainingError(
+                f"{run} was begun with patch set {training.begun_with}, and this is {training.patch_set}: scans, masks "
+                "or out-of-fold livers have changed since. Name another --workdir, or put them back"
+            )
         files.write_text(run / "config.json", recipe.to_json(config) + "\n")
         title = f"{config.name} fold {fold}"
         with (

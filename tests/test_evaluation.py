@@ -15,8 +15,8 @@ from data_prep import patch_dataset
 from data_prep.cases import find_cases, split_cases
 from exact_models import model, rule
 from raunet_jax import evaluation, scores
-from raunet_jax.files import write_json
-from raunet_jax.recipe import stages_of
+from raunet_jax.files import write_json, write_text
+from raunet_jax.recipe import stages_of, to_json
 from raunet_jax.report.page import write_report
 
 MARGIN = 2  # of tiny_lits.recipe
@@ -58,11 +58,18 @@ def recipe(root, tmp_path, **fields):
     return config
 
 
-def evaluate(config, workdir):
-    """Of a run that was trained on the recipe's own split."""
+def train(config, workdir):
+    """Leave what evaluation reads of a run trained on the recipe's own split; returns the last stage's."""
     for name, stage in stages_of(config).items():
         run = workdir / name if "stages" in config else workdir
-        write_json(run / "split.json", patch_dataset.deal(stage))
+        split = patch_dataset.deal(stage)
+        write_json(run / "split.json", split)
+        write_text(run / "config.json", to_json(stage))
+    return split
+
+
+def evaluate(config, workdir):
+    train(config, workdir)
     return evaluation.evaluate(config, workdir)
 
 
@@ -311,7 +318,9 @@ def test_scans_of_an_external_test_that_the_run_trained_on_are_excluded_or_marke
     trained = recipe(root, tmp_path)
     external = recipe(copy_under_other_names(root, other_scans(tmp_path / "external"), 1, 3), tmp_path)
     external.data.on_leak = on_leak
-    write_json(tmp_path / "split.json", patch_dataset.deal(trained))
+    train(trained, tmp_path)
+    with pytest.raises(ValueError, match="is not the data set that .* was trained on; name a folder .*--output"):
+        evaluation.evaluate(external, tmp_path)
     summary, failed = evaluation.evaluate(external, tmp_path, tmp_path / "out")
     unseen, seen = {"volume-50", "volume-51", "volume-52"}, {"volume-101", "volume-103"}
     assert failed == [] and all(fold is None for fold, _ in evaluated)
@@ -326,8 +335,7 @@ def test_a_case_added_after_training_moves_no_other_and_is_not_scored(tmp_path, 
     root = tiny_lits.write(tmp_path / "lits", 5)
     evaluated = use_models(monkeypatch, "tumor")
     config = recipe(root, tmp_path, test_cases=2)
-    split = patch_dataset.deal(config)
-    write_json(tmp_path / "split.json", split)
+    split = train(config, tmp_path)
     for path in other_scans(tmp_path / "new").iterdir():
         path.rename(root / path.name)
     evaluation.evaluate(config, tmp_path)
@@ -339,8 +347,7 @@ def test_a_held_out_case_that_is_gone_is_a_failure(tmp_path, monkeypatch):
     root = tiny_lits.write(tmp_path / "lits", 5)
     use_models(monkeypatch, "tumor")
     config = recipe(root, tmp_path, test_cases=2)
-    split = patch_dataset.deal(config)
-    write_json(tmp_path / "split.json", split)
+    split = train(config, tmp_path)
     gone, kept = split["test"]
     (root / f"{gone}.nii.gz").unlink()
     summary, failed = evaluation.evaluate(config, tmp_path)
@@ -352,3 +359,51 @@ def test_a_run_that_does_not_say_what_it_trained_on_is_not_evaluated(root, tmp_p
     use_models(monkeypatch, "tumor")
     with pytest.raises(FileNotFoundError, match="split.json is missing: it says which cases the models saw"):
         evaluation.evaluate(recipe(root, tmp_path), tmp_path)
+
+
+def test_a_held_out_case_that_is_another_scan_now_is_not_scored(tmp_path, monkeypatch):
+    """As when files were renumbered: the scan may be one that the fold's model has trained on."""
+    root = tiny_lits.write(tmp_path / "lits", 6)
+    evaluated = use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path)
+    split = train(config, tmp_path)
+    one, other = next(iter(split["fold_0"])), next(iter(split["fold_1"]))
+    for kind in ("volume", "segmentation"):
+        paths = [root / f"{name.replace('volume', kind)}.nii.gz" for name in (one, other)]
+        paths[0].rename(root / "aside")
+        paths[1].rename(paths[0])
+        (root / "aside").rename(paths[1])
+    _, failed = evaluation.evaluate(config, tmp_path)
+    assert not {one, other} & {name for _, name in evaluated} and len(evaluated) == 4
+    assert all(any(line.startswith(f"{name}: another scan has this name") for line in failed) for name in (one, other))
+
+
+def test_stages_dealt_out_differently_are_refused(root, tmp_path, monkeypatch):
+    use_models(monkeypatch, "coarse", "voi", "tumor")
+    config = cascade_recipe(root)
+    train(config, tmp_path)
+    other = config.stages.voi.copy_and_resolve_references()
+    other.seed = 5
+    write_json(tmp_path / "voi" / "split.json", patch_dataset.deal(other))
+    with pytest.raises(ValueError, match="stage voi was trained on volume-.*all stages must share config.seed"):
+        evaluation.evaluate(config, tmp_path)
+
+
+def test_channels_in_another_order_than_the_run_was_trained_with_are_refused(root, tmp_path, monkeypatch):
+    use_models(monkeypatch, "brain")
+    config = recipe(root, tmp_path, stage="brain")
+    train(config, tmp_path)
+    config.data.modalities = ("flair", "t1")
+    with pytest.raises(ValueError, match=r"config.data.modalities is \('flair', 't1'\).*was trained with \('ct',\)"):
+        evaluation.evaluate(config, tmp_path)
+
+
+def test_whether_stage_1_saw_a_scan_of_another_data_set_goes_by_what_it_holds(root, tmp_path, monkeypatch):
+    use_models(monkeypatch, "coarse", "voi", "tumor")
+    config = cascade_recipe(root)
+    train(config, tmp_path)
+    external = cascade_recipe(other_scans(tmp_path / "external"))
+    for path in list((tmp_path / "external").iterdir()):
+        path.rename(path.with_name(path.name.replace("-5", "-")))  # names that the run knows, of scans that it does not
+    summary, _ = evaluation.evaluate(external, tmp_path, tmp_path / "out")
+    assert len(summary["cases"]) == 3 and not any(case.get("stage_1_trained_on_it") for case in summary["cases"])

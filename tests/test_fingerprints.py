@@ -2,6 +2,7 @@ import os
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 import ircadb_writer
 import tiny_lits
@@ -113,3 +114,63 @@ def test_copies_become_one_patient_and_never_fall_into_different_folds(capsys):
 def test_scans_without_content_are_no_copies_of_each_other():
     cases = [Case(name, (), None, name) for name in "ab"]
     assert join_copies(cases, {"a": None, "b": None}) == cases
+
+
+def test_taking_a_structure_out_of_a_dicom_case_changes_its_files_and_a_hidden_file_does_not(tmp_path):
+    hu, liver, tumors = ircadb_writer.draw()
+    folder = tmp_path / "ircadb" / "3Dircadb1.1"
+    ircadb_writer.write_patient(folder, hu, {"liver": liver, "livertumor01": tumors[0]})
+    config = tiny_lits.recipe(tmp_path / "ircadb", tmp_path, source="ircadb")
+    (first,) = fingerprints(find_cases(config), config).values()
+    (folder / "PATIENT_DICOM" / ".DS_Store").write_bytes(b"mac")
+    assert list(fingerprints(find_cases(config), config).values()) == [first]
+    (folder / "MASKS_DICOM" / "livertumor01").rename(folder / "MASKS_DICOM" / "no_tumor01")
+    (second,) = fingerprints(find_cases(config), config).values()
+    assert second.files != first.files and second.content == first.content
+
+
+def test_scans_with_nothing_inside_the_liver_window_are_not_taken_for_copies(tmp_path):
+    for number in range(2):
+        bone = np.random.default_rng(number).integers(300, 1500, (9, 8, 7))
+        write(tmp_path, number, bone, np.eye(4))
+    assert set(contents(tiny_lits.recipe(tmp_path, tmp_path)).values()) == {None}
+    custom = tiny_lits.recipe(tmp_path, tmp_path, "custom")
+    first, second = contents(custom).values()
+    assert first != second and None not in (first, second)
+
+
+def test_a_file_that_cannot_be_read_now_stops_no_other_and_is_tried_again(tmp_path, monkeypatch):
+    root = tiny_lits.write(tmp_path / "lits", 2)
+    config = tiny_lits.recipe(root, tmp_path)
+    real = module.case_reading.read_image
+
+    def out_of_memory(case, config):
+        if case.name == "volume-0":
+            raise MemoryError
+        return real(case, config)
+
+    monkeypatch.setattr(module.case_reading, "read_image", out_of_memory)
+    first = fingerprints(find_cases(config), config)
+    assert first["volume-0"] == ("unreadable", None) and first["volume-1"].content
+    monkeypatch.setattr(module.case_reading, "read_image", real)
+    again = fingerprints(find_cases(config), config)
+    assert again["volume-0"].content and again["volume-1"] == first["volume-1"]
+
+
+def test_what_was_read_before_a_kill_is_kept(tmp_path, monkeypatch):
+    config = tiny_lits.recipe(tiny_lits.write(tmp_path / "lits", 3), tmp_path)
+    real, read = module.fingerprint, []
+
+    def killed_at_the_third(case, config):
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        read.append(case.name)
+        return real(case, config)
+
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(module, "fingerprint", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        fingerprints(find_cases(config), config)
+    read.clear()
+    fingerprints(find_cases(config), config)
+    assert read == ["volume-2"]

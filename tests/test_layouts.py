@@ -170,3 +170,43 @@ def test_every_source_says_what_it_looks_for_and_how_to_get_it(tmp_path, source)
         find_cases(config)
     for words in (layouts.PATTERNS[source], layouts.HOW_TO_GET[source], str(tmp_path), "--config.data.source=phantom"):
         assert words in str(caught.value)
+
+
+def test_case_numbers_of_four_digits_are_no_channels_where_masks_have_them_too(tmp_path):
+    task(
+        tmp_path,
+        LIVER,
+        *(f"{kind}Tr/amos_{number}.nii.gz" for kind in ("images", "labels") for number in ("0001", "0004")),
+    )
+    cases, incomplete = scan("custom", tmp_path, ("ct",))
+    assert [(case.name, case.mask.name) for case in cases] == [
+        ("amos_0001", "amos_0001.nii.gz"),
+        ("amos_0004", "amos_0004.nii.gz"),
+    ]
+    assert incomplete == []
+
+
+def test_a_mask_that_is_there_twice_leaves_its_case_out_and_images_have_their_own_labels_folder(tmp_path):
+    names = (
+        "imagesTr/a.nii",
+        "labelsTr/a.nii",
+        "labelsTr/a.nii.gz",
+        "imagesTr/b.nii",
+        "labels/b.nii",
+        "labelsTr/b.nii",
+    )
+    task(tmp_path, LIVER, *names)
+    cases, incomplete = scan("custom", tmp_path, ("ct",))
+    assert [(case.name, case.mask) for case in cases] == [("b", tmp_path / "labelsTr/b.nii")]
+    twice = next(item for item in incomplete if item.name == "a")
+    assert (
+        twice.reason
+        == f"{tmp_path}/labelsTr/a.nii and {tmp_path}/labelsTr/a.nii.gz claim to be the same file of one case"
+    )
+
+
+def test_regions_of_labels_as_nnu_net_writes_them_are_read(tmp_path):
+    labels = {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3]}
+    task(tmp_path, {"channel_names": {"0": "FLAIR"}, "labels": labels}, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    ((case,), _) = scan("custom", tmp_path, ("flair",))
+    assert case.labels == (0, 1, 2, 3)

@@ -161,3 +161,28 @@ def test_another_recipe_is_refused_before_it_takes_the_place_of_the_runs_own(con
     other.seed = 0  # more epochs are no other recipe
     assert modes.train(Request(other, tmp_path)) == 0
     assert recipe.load(tmp_path / "config.json").epochs == 3
+
+
+@pytest.mark.parametrize(
+    "voi, folds, cut_around", [("predicted", (0, 1), "boxes"), ("predicted", (1,), {}), ("reference", (0, 1), {})]
+)
+def test_stage_3_is_cut_around_out_of_fold_livers_where_all_folds_are_trained(
+    tmp_path, trained, monkeypatch, voi, folds, cut_around
+):
+    given = {}
+    monkeypatch.setattr(
+        modes.patch_dataset, "prepare", lambda stage, boxes: given.update({stage.stage: boxes}) or Patches()
+    )
+    monkeypatch.setattr(
+        modes.out_of_fold, "liver_boxes", lambda config, run, split: "boxes" if split == Patches.split else None
+    )
+    config = demo.get_config()
+    config.voi, config.folds, config.data.folds = voi, folds, 2
+    modes.train(Request(config, tmp_path))
+    assert given == {"coarse": {}, "voi": {}, "tumor": cut_around}
+
+
+def test_predicted_livers_need_a_cascade(config, tmp_path, trained):
+    config.stage, config.voi = "tumor", "predicted"
+    with pytest.raises(UsageError, match="config.voi=predicted needs the stages before: train a cascade"):
+        modes.train(Request(config, tmp_path))

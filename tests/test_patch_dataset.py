@@ -1,4 +1,6 @@
 import collections
+import concurrent.futures
+import contextlib
 import functools
 import json
 import os
@@ -19,6 +21,7 @@ import tensorflow_datasets as tfds
 import tiny_lits
 from data_prep import cutting, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
+from raunet_jax.geometry import Box
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -322,3 +325,64 @@ def test_a_shard_cut_short_is_refused_and_a_changed_one_found_by_its_hash(lits, 
     shard.write_bytes(content[:100])
     with pytest.raises(patch_dataset.PatchSetError, match=f"{shard.name} is missing or cut short; delete"):
         patch_dataset.prepare(config)
+
+
+def test_a_case_that_fails_for_lack_of_memory_is_tried_again_and_the_others_are_kept(lits, tmp_path, monkeypatch):
+    config = tiny_lits.recipe(lits, tmp_path)
+    real = cutting.records
+
+    def out_of_memory(config, job):
+        if job.case.name == "volume-2":
+            raise MemoryError
+        yield from real(config, job)
+
+    class Here:
+        """A pool of no processes, so that the fault can be planted."""
+
+        def submit(self, function, *arguments):
+            future = concurrent.futures.Future()
+            future.set_result(function(*arguments))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(cutting, "workers", lambda config, jobs: contextlib.nullcontext(Here()))
+    monkeypatch.setattr(cutting, "records", out_of_memory)
+    with pytest.raises(cutting.PatchSetError, match="volume-2: MemoryError. The other cases are cut and kept"):
+        patch_dataset.prepare(config)
+    cut = []
+    monkeypatch.setattr(cutting, "records", lambda config, job: cut.append(job.case.name) or real(config, job))
+    assert patch_dataset.prepare(config).failed == () and cut == ["volume-2"]
+
+
+def test_a_scan_without_its_mask_is_among_the_failed(tmp_path):
+    root = tiny_lits.write(tmp_path / "lits", 5)
+    (root / "segmentation-3.nii.gz").unlink()
+    ((name, reason),) = patch_dataset.prepare(tiny_lits.recipe(root, tmp_path)).failed
+    assert name == "volume-3" and "has no mask segmentation-3.nii[.gz]" in reason
+
+
+def test_intensities_that_cannot_be_hu_are_not_trained_on(tmp_path):
+    root = tiny_lits.write(tmp_path / "lits", 4)
+    image = nib.load(root / "volume-1.nii.gz")
+    unscaled = np.asarray(image.dataobj) + np.int16(1024)
+    nib.Nifti1Image(unscaled, image.affine).to_filename(root / "volume-1.nii.gz")
+    ((name, reason),) = patch_dataset.prepare(tiny_lits.recipe(root, tmp_path)).failed
+    assert name == "volume-1" and "are not HU (air is -1000, blood 40)" in reason and "rescale slope" in reason
+
+
+def test_a_predicted_box_is_cut_around_in_place_of_the_reference_liver(lits, built, tmp_path):
+    config = tiny_lits.recipe(lits, tmp_path)
+    boxes = {"volume-0": Box((2, 9, 7), (7, 20, 25))}
+    patch_set = patch_dataset.prepare(config, boxes)
+    assert patch_set.folder != patch_dataset.folder(config)
+    records = [record for split in patch_set.counts for record in records_of(patch_set.folder, split)]
+    hu = tiny_lits.read_zyx(lits / "volume-0.nii.gz")[0:9, 7:22, 5:27]  # the box and 2 voxels on every side
+    hu = np.pad(hu, [(0, 0), (0, 1), (0, 0)], constant_values=tiny_lits.read_zyx(lits / "volume-0.nii.gz").min())
+    mine = [record for record in records if record["case"] == b"volume-0"]
+    for record in mine:
+        window = tuple(slice(o, o + n) for o, n in zip(record["origin"], (8, 16, 16), strict=True))
+        np.testing.assert_array_equal(record["image"][..., 0], hu[window])
+    others = {path.name for path in patch_set.folder.glob("*.array_record*")}
+    assert len(mine) == 3 and len(others) == len(list(built[1].folder.glob("*.array_record*")))

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,18 @@ def spoil(monkeypatch, at, spoiled):
 def cases_of_step(config, patch_set, number):
     loader = batches.train_batches(config, patch_set, 0)
     return ", ".join(sorted(set([next(loader)["case"] for _ in range(number)][-1])))
+
+
+def test_a_run_does_not_go_on_with_another_patch_set(small, tmp_path):
+    config, patch_set = small
+    with pytest.raises(training.Stopped):
+        training.train_fold(config, patch_set, tmp_path / "fold_0", 0, [signal.SIGTERM])
+    other = tmp_path / "coarse_other" / patch_set.name
+    shutil.copytree(patch_set, other)
+    with pytest.raises(
+        training.TrainingError, match=f"was begun with patch set {patch_set.parent.name}, and this is coarse_other"
+    ):
+        training.train_fold(config, other, tmp_path / "fold_0", 0, [])
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_good_checkpoint(

@@ -301,11 +301,11 @@ def test_a_worker_that_dies_takes_no_other_case_with_it(config, root, monkeypatc
     assert "was killed" in found[0].value and "no voxel is labelled" in found[1].value
 
 
-def test_a_folder_for_hashes_that_cannot_be_written_is_a_warning(config, root, tmp_path):
+def test_a_folder_for_hashes_that_cannot_be_written_costs_only_time_and_is_said(config, root, tmp_path, capsys):
     write("lits", root)
     (tmp_path / "prepared").write_text("a file")
-    (found,) = verify.verify(config).findings
-    assert found.level == "warning" and "not looked for" in found.value and "config.data.prepared" in found.remedy
+    assert verify.verify(config).findings == ()
+    assert "scans will be read again; see --config.data.prepared" in capsys.readouterr().err
 
 
 def test_a_task_none_of_whose_scans_can_be_read_is_still_looked_through(root, tmp_path):

@@ -128,6 +128,14 @@ def test_spacing_is_in_mm_whatever_unit_the_file_uses(tmp_path, unit, factor):
     assert read_mask(tmp_path / "mask.nii", volume).all()
 
 
+def test_an_unknown_unit_means_mm(tmp_path):
+    path = save(tmp_path / "a.nii", numbered(), oblique())
+    content = bytearray(path.read_bytes())
+    content[123] = 7  # xyzt_units
+    path.write_bytes(content)
+    assert read_nifti(path).spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+
+
 def test_rescaled_values_are_rounded_to_whole_hounsfield_units(tmp_path):
     image = nib.Nifti1Image(np.array([0, 1, 2, 1000], np.int16).reshape(4, 1, 1), np.eye(4))
     image.header.set_slope_inter(0.75, -1024)

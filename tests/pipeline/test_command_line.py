@@ -20,7 +20,6 @@ def recipe():
     yield from (f"--config={REPOSITORY}/configs/demo.py", "--config.data.prepared=prepared")
     yield from ("--config.data.cases=6", "--config.data.test_cases=1", "--config.data.folds=2")
     yield from ("--config.data.phantom_size=(48, 48, 24)", "--config.data.workers=1")
-    yield "--config.voi=predicted"
     for stage, patch, batch, patches in (
         ("coarse", (32, 32, 1), 8, 40),
         ("voi", (32, 32, 32), 4, 16),
@@ -82,15 +81,6 @@ def test_training_writes_models_metrics_scores_and_a_page(place, trained, test_c
     assert test_case["case"] in page and "data:image/png;base64," in page
     linked = re.findall(r"""(?:src|href)=["']?([^"'> ]+)""", page)
     assert linked and all(target.startswith(("#", "data:")) for target in linked)  # one file holds all
-
-
-def test_stage_3_is_cut_around_livers_that_stage_2_found_in_cases_it_never_saw(place, trained):
-    split = read_json(place / "run" / "voi" / "split.json")
-    boxes = read_json(place / "run" / "voi" / "boxes.json")
-    assert set(boxes["boxes"]) == set(split["fold_0"])
-    assert f"out-of-fold livers: {len(split['fold_0'])}/{len(split['fold_0'])}" in trained.stderr
-    # the one model there is has trained on the other fold: its cases are cut around their references
-    assert f"{len(split['fold_1'])} cases have no out-of-fold liver" in trained.stderr
 
 
 def test_every_tumor_voxel_of_the_reference_is_found_or_lost_by_one_stage(place, trained, test_case):
