@@ -51,10 +51,14 @@ def attribute(volume: Volume, reference: np.ndarray, found: Segmentation, models
 
 def tumor_ends(reference: np.ndarray, found: Segmentation) -> np.ndarray:
     """(z, y, x) int8: for every reference tumor voxel the index in ENDS of what became of it, elsewhere -1."""
-    in_box = np.zeros(reference.shape, bool)
-    in_box[(found.box or whole(reference.shape)).slices] = True
-    ends = np.select([~in_box, found.labels == 0, found.labels != 2], [0, 1, 2], 3)
-    return np.where(reference == 2, ends, -1).astype(np.int8)
+    ends = np.full(reference.shape, -1, np.int8)
+    ends[reference == 2] = ENDS.index("lost_to_box")
+    box = (found.box or whole(reference.shape)).slices
+    inside, tumor, labels = ends[box], reference[box] == 2, found.labels[box]  # `inside` is a view: it fills `ends`
+    inside[tumor] = ENDS.index("lost_to_liver_mask")
+    inside[tumor & (labels != 0)] = ENDS.index("lost_to_tumor_network")
+    inside[tumor & (labels == 2)] = ENDS.index("found")
+    return ends
 
 
 def _lesion_ends(reference: np.ndarray, ends: np.ndarray) -> dict[str, int]:

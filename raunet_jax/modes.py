@@ -129,7 +129,7 @@ def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
         raise UsageError("config.voi=predicted needs the stages before: train a cascade, such as configs/liver.py")
     if set(stage.folds) < set(range(stage.data.folds)):
         say(
-            f"{stage.name}: only with all folds is there an out-of-fold liver of every case: config.voi=reference is used"
+            f"{stage.name}: not all folds are trained, so that config.voi=reference is used for want of out-of-fold livers"
         )
         return {}
     return out_of_fold.liver_boxes(config, run, evaluation.read_split(run / "voi"))

@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Mapping
 
+from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_image
@@ -11,7 +12,6 @@ from raunet_jax.cascade import load_cascade, segment
 from raunet_jax.files import write_json
 from raunet_jax.geometry import Box, bounding_box
 from raunet_jax.progress import progress, say
-from raunet_jax.volume import VolumeError
 
 BOXES = "boxes.json"
 
@@ -20,10 +20,11 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
     """The box around the liver that stages 1 and 2 find in each case of the trained folds, by case name.
 
     A case of fold k is segmented by stage 1 and by stage 2's model of fold k. A case without a box is one of a fold
-    that is not trained, one that cannot be read, or one in which no liver is found: its patches are cut around the
-    reference liver, and this is said.
+    that is not trained, one that cannot be read or is too big for the memory, or one in which no liver is found: its
+    patches are cut around the reference liver, and this is said.
 
-    What is found is kept in RUN/voi/boxes.json, case by case, and found again only when the models have changed.
+    What is found is kept in RUN/voi/boxes.json, case by case, and found again only when the models have changed, or
+    their threshold, vote or step between windows.
 
     Args:
       config: the cascade's recipe.
@@ -35,22 +36,31 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
     wanted = {name: fold for fold in stage.folds for name in split.get(f"fold_{fold}", ())}
     cases = {case.name: case for case in find_cases(stage) if case.name in wanted}
     models = {str(fold): load_cascade(run, config, fold, ("coarse", "voi")) for fold in stage.folds}
-    steps = {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()}
+    made_by = {
+        "steps": {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()},
+        "inference": {name: _inference(config.stages[name]) for name in ("coarse", "voi")},
+    }
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = {name: box for name, box in known.get("boxes", {}).items() if name in cases and known["steps"] == steps}
+    same = all(known.get(field) == value for field, value in made_by.items())
+    found = {name: box for name, box in known.get("boxes", {}).items() if name in cases and same}
     with progress("out-of-fold livers", len(cases), len(found)) as bar:
         for name, case in cases.items():
             if name in found:
                 continue
             try:
                 result = segment(read_image(case, stage), models[str(wanted[name])])
-            except (VolumeError, OSError) as error:
-                say(f"{name}: no out-of-fold liver ({error})")
+            except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
+                say(f"{name}: no out-of-fold liver ({str(error) or type(error).__name__})")
             else:
                 found[name] = bounding_box(result.labels)
-                write_json(path, {"steps": steps, "boxes": found})
+                write_json(path, made_by | {"boxes": found})
             bar.advance(1, name)
     missing = sorted(name for part, names in split.items() if part != "test" for name in names if not found.get(name))
     if missing:
         say(f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}")
     return {name: Box(*(tuple(side) for side in box)) for name, box in found.items() if box}
+
+
+def _inference(stage: ConfigDict) -> dict:
+    """What a recipe may change of a trained stage's answer; the windows' batch size changes none."""
+    return {"threshold": stage.threshold, "vote": stage.vote, "window_step": list(stage.window.step)}

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from jax.errors import JaxRuntimeError
 
 from data_prep import layouts
-from raunet_jax.cascade import Segmentation, StageModel, segment
+from raunet_jax.cascade import MAPS, Segmentation, StageModel, segment
 from raunet_jax.components import component_sizes
 from raunet_jax.files import replacing, write_json
 from raunet_jax.intensity import kind_of
 from raunet_jax.lesion_table import lesions_of, voxel_volume_mm3, write_csv
 from raunet_jax.progress import progress, say
-from raunet_jax.report.cases import Look
+from raunet_jax.report.page import look_of
 from raunet_jax.report.prediction_page import write_prediction_page
 from raunet_jax.uncertainty import uncertainty_map
 from raunet_jax.volume import (
@@ -29,15 +29,9 @@ from raunet_jax.volume import (
     write_mask,
 )
 
-MASK_ENDINGS = (
-    "_seg",
-    "_liver",
-    "_tumor",
-    "_brain",
-    "_foreground",
-    "_reference",
-    "_uncertainty",
-)  # of files that predict and the data sets lay beside scans
+MASK_ENDING = "_seg"
+RESULT_ENDINGS = (*(f"_{name}" for name in set(MAPS.values())), "_reference", "_uncertainty")  # of files beside a mask
+NAMED = 5  # files that are passed over, before the rest of them is but counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,24 +75,53 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
     return unique, failed
 
 
-def _scans(path: pathlib.Path, _, seen: set[pathlib.Path] | None = None) -> tuple[list[Input], list[dict]]:
+def _scans(path: pathlib.Path, _) -> tuple[list[Input], list[dict]]:
     if path.is_file():
         return [Input(stem(path), (path,))], []
-    seen = set() if seen is None else seen
-    if path.resolve() in seen:  # links may lead back to a folder
-        return [], []
-    seen.add(path.resolve())
-    if is_dicom_folder(path):
-        return [Input(path.resolve().name, (path,))], []
-    scans = []
-    for child in sorted(path.iterdir()):
-        if child.name.startswith("."):
-            continue
-        name = stem(child)
-        mask = name.startswith("segmentation-") or name.endswith(MASK_ENDINGS)
-        if child.is_dir() or (layouts.NIFTI.fullmatch(child.name) and not mask):
-            scans += _scans(child, _, seen)[0]
+    scans, results = _look_through(path, set())
+    if results:
+        named = ", ".join(result.name for result in results[:NAMED]) + (", …" if len(results) > NAMED else "")
+        say(f"{path}: passed over as results, not scans: {len(results)} ({named}); name a file itself to segment it")
     return scans, []
+
+
+def _look_through(folder: pathlib.Path, seen: set[pathlib.Path]) -> tuple[list[Input], list[pathlib.Path]]:
+    """The scans at any depth below `folder`, and the files that are results."""
+    if folder.resolve() in seen:  # links may lead back to a folder
+        return [], []
+    seen.add(folder.resolve())
+    if is_dicom_folder(folder):
+        return [Input(folder.resolve().name, (folder,))], []
+    children = [child for child in sorted(folder.iterdir()) if not child.name.startswith(".")]
+    results = _results(child for child in children if not child.is_dir())
+    scans, passed_over = [], sorted(results)
+    for child in children:
+        if child.is_dir():
+            deeper, passed_over_there = _look_through(child, seen)
+            scans += deeper
+            passed_over += passed_over_there
+        elif layouts.NIFTI.fullmatch(child.name) and child not in results:
+            scans.append(Input(stem(child), (child,)))
+    return scans, passed_over
+
+
+def _results(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
+    """Which NIfTI files of one folder are no scans but lie beside the scan, or the mask, that they belong to.
+
+    NAME_seg beside NAME (or its first channel, NAME_0000), or written by predict; NAME_liver, NAME_uncertainty and the
+    like beside such a NAME_seg; segmentation-N beside volume-N. A lone P1_brain is a scan: skull-stripped MR are called
+    so.
+    """
+    names = {path: match[1].lower() for path in files if (match := layouts.NIFTI.fullmatch(path.name))}
+    there = set(names.values())
+    masks = set()
+    for path, name in names.items():
+        scan = name.removesuffix(MASK_ENDING)
+        if scan != name and (there & {scan, f"{scan}_0000"} or is_prediction(path)):
+            masks.add(name)
+    results = masks | {f"{mask.removesuffix(MASK_ENDING)}{ending}" for mask in masks for ending in RESULT_ENDINGS}
+    results |= {name.replace("volume-", "segmentation-", 1) for name in there if name.startswith("volume-")}
+    return {path for path, name in names.items() if name in results}
 
 
 def _channel_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[list[Input], list[dict]]:
@@ -223,7 +246,7 @@ def predict(
             _write_summary(output, summary)
             bar.advance(1, scan.name)
     _write_summary(output, summary)
-    write_prediction_page(output, Look(kind, window_hu=tuple(last.window_hu), modalities=tuple(last.data.modalities)))
+    write_prediction_page(output, look_of(last))
     return summary
 
 

@@ -1,5 +1,6 @@
 """Folds trained side by side, each in a process of its own on a device of its own."""
 
+import itertools
 import os
 import pathlib
 import queue
@@ -14,37 +15,46 @@ import absl.logging
 from raunet_jax import recipe, training
 from raunet_jax.progress import say
 
+NODES = pathlib.Path("/dev")  # holds a node a GPU: nvidia0, nvidia1, …
+
 
 def train_folds(
     patch_set: pathlib.Path, place: pathlib.Path, folds: Sequence[int], at_once: int, asked: list[int]
 ) -> None:
     """Train `folds` of the recipe saved in `place`, at most `at_once` of them at a time.
 
-    Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), in turn; on a CPU they share
-    the cores. What they say is passed on line by line. `asked` is `training.stop_requests`' list: what is appended
-    to it is passed on to the processes, which save and end.
+    Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), and no two the same, so that
+    there are no more at a time than GPUs; on a CPU they share the cores. What they say is passed on line by line.
+    `asked` is `training.stop_requests`' list: what is appended to it is passed on to the processes, which save and end.
 
     Raises:
       Stopped: a signal asked for an end. TrainingError: a fold failed; the others were trained to their end.
     """
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for device in _devices(at_once):
+    for device in _devices(min(at_once, len(folds))):
         free.put(device)
-    failed: dict[int, int] = {}
+    failed: dict[int, str] = {}
 
     def train(fold: int, device: str) -> None:
         command = [sys.executable, "-m", "raunet_jax.side_by_side", str(patch_set), str(place), str(fold)]
+        # XLA_PYTHON_CLIENT_PREALLOCATE is handed on as it is: where this process holds a part of the first GPU and so
+        # takes no more memory than it uses, the process that shares that GPU with it must not take most of it either.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         if device:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=environment, stderr=pipe, text=True, start_new_session=True) as child:
-            running[fold] = child
-            for line in child.stderr:
-                say(line.rstrip("\n"))
-        if child.returncode:
-            failed[fold] = child.returncode
-        free.put(device)
+        options = {"env": environment, "stderr": subprocess.PIPE, "errors": "replace", "start_new_session": True}
+        try:
+            with subprocess.Popen(command, **options) as child:
+                running[fold] = child
+                for line in child.stderr:
+                    say(line.rstrip("\n"))
+            if child.returncode:
+                failed[fold] = f"exit status {child.returncode}"
+        except Exception as error:  # of whatever kind: one that leaves a thread is lost
+            failed[fold] = f"{type(error).__name__}: {error}"
+            say(f"error: fold {fold}: {failed[fold]}")
+        finally:
+            free.put(device)
 
     running: dict[int, subprocess.Popen] = {}
     threads = []
@@ -61,17 +71,25 @@ def train_folds(
     if asked:
         raise training.Stopped(asked[0])
     if failed:
-        shown = ", ".join(f"fold {fold} (exit status {status})" for fold, status in sorted(failed.items()))
+        shown = ", ".join(f"fold {fold} ({reason})" for fold, reason in sorted(failed.items()))
         raise training.TrainingError(f"{place}: {shown} failed, as said above; the same command goes on with them")
 
 
 def _devices(at_once: int) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES each of `at_once` processes is given; "" leaves it as it is, where there is no GPU."""
-    shown = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    if not shown:
-        nodes = sorted(int(path.name.removeprefix("nvidia")) for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))
-        shown = [str(node) for node in nodes]
-    return [shown[index % len(shown)] if shown else "" for index in range(at_once)]
+    """What CUDA_VISIBLE_DEVICES each of the processes is given; "" leaves it as it is, where there is no GPU.
+
+    They are `at_once`, or as many as there are GPUs where these are fewer, which is said: two trainings on one GPU run
+    out of its memory. The variable set to "" or "-1" hides all GPUs.
+    """
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        # CUDA counts from 0 whatever the numbers of the nodes, of which a container may be given any
+        gpus = [str(index) for index, _ in enumerate(NODES.glob("nvidia[0-9]*"))]
+    else:
+        gpus = list(itertools.takewhile(lambda device: device not in ("", "-1"), map(str.strip, shown.split(","))))
+    if 0 < len(gpus) < at_once:
+        say(f"{at_once} folds at once were asked for; trained at a time: {len(gpus)}, one on each GPU")
+    return gpus[:at_once] or [""] * at_once
 
 
 def _wait_for(free: queue.SimpleQueue, asked: list[int], running: dict[int, subprocess.Popen]) -> str:

@@ -1,5 +1,7 @@
 """A tumor voxel and a lesion are lost to the one stage that lost them, counted by hand on drawn masks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,17 @@ def test_without_a_box_nothing_is_lost_to_it():
     reference = np.zeros((2, 3, 4), np.uint8)
     reference[0, 0, 0] = 2
     assert attribution.tumor_ends(reference, found(np.zeros_like(reference), None))[0, 0, 0] == 1
+
+
+def test_no_array_of_wide_numbers_is_made_of_a_whole_volume():
+    reference = np.full((50, 100, 100), 2, np.uint8)
+    result = found(reference, Box((1, 0, 0), (50, 100, 100)))
+    tracemalloc.start()
+    ends = attribution.tumor_ends(reference, result)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (ends[0] == 0).all() and (ends[1:] == 3).all()
+    assert peak < 6 * reference.size  # bytes: int8 and a few masks; one int64 array alone is 8 a voxel
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 import exact_models
 from configs import liver
@@ -80,3 +81,47 @@ def test_what_was_found_before_a_kill_is_kept_and_made_anew_when_the_models_have
     assert again["volume-0"] == Box((1, 2, 3), (4, 5, 6)) and again["volume-2"] == first["volume-2"]
     write_json(path, kept | {"steps": {"0": [1, 1], "1": [1, 1]}})
     assert out_of_fold.liver_boxes(config, tmp_path, SPLIT) == first
+
+
+def test_boxes_are_found_anew_when_what_decides_the_labels_has_changed_but_not_with_the_windows_batch(
+    cascade, tmp_path
+):
+    config, _, _ = cascade
+    first = out_of_fold.liver_boxes(config, tmp_path, SPLIT)
+    path = tmp_path / "voi" / "boxes.json"
+    known = json.loads(path.read_text())
+    mark = [[1, 2, 3], [4, 5, 6]]
+    write_json(path, known | {"boxes": known["boxes"] | {"volume-0": mark}})
+    config.stages.voi.window.batch_size += 1
+    assert out_of_fold.liver_boxes(config, tmp_path, SPLIT)["volume-0"] == Box(*map(tuple, mark))
+    changes = (
+        ("voi", "threshold", 0.25),
+        ("coarse", "threshold", 0.125),
+        ("coarse", "vote", "majority"),
+        ("voi", "window", {"step": (8, 8, 8)}),
+    )
+    for stage, field, value in changes:
+        known = json.loads(path.read_text())
+        write_json(path, known | {"boxes": known["boxes"] | {"volume-0": mark}})
+        config.stages[stage].update({field: value})
+        assert out_of_fold.liver_boxes(config, tmp_path, SPLIT) == first, (stage, field)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_a_case_too_big_for_the_memory_is_cut_around_the_reference_and_the_others_go_on(
+    cascade, tmp_path, monkeypatch, capsys, error
+):
+    config, _, _ = cascade
+    segment = out_of_fold.segment
+
+    def run_out_of_memory(volume, models):
+        if volume.name == "volume-1":
+            raise error
+        return segment(volume, models)
+
+    monkeypatch.setattr(out_of_fold, "segment", run_out_of_memory)
+    boxes = out_of_fold.liver_boxes(config, tmp_path, SPLIT)
+    assert set(boxes) == {"volume-0", "volume-2", "volume-3"}
+    said = capsys.readouterr().err
+    assert f"volume-1: no out-of-fold liver ({str(error) or 'MemoryError'})" in said
+    assert "cut around the reference: volume-1, volume-4, volume-5" in said

@@ -13,7 +13,7 @@ from exact_models import VOXEL_ML, model, models, rule
 from raunet_jax import prediction
 from raunet_jax.cascade import Segmentation
 from raunet_jax.prediction import Input, find_inputs, predict, summarise
-from raunet_jax.volume import read_nifti, write_nifti
+from raunet_jax.volume import read_nifti, write_mask, write_nifti
 
 CT = {"coarse": model("coarse")}
 BRAIN = {"brain": model("brain")}
@@ -58,9 +58,62 @@ def test_a_file_is_a_scan_whatever_its_name(tmp_path):
 
 def test_a_folder_gives_its_nifti_files_at_any_depth_without_masks_and_hidden_files(tmp_path):
     scans = ("b.nii", "a.nii.gz", "deep/er/volume-3.nii")
-    others = ("volume-3_seg.nii.gz", "a_liver.nii.gz", "a_tumor.nii.gz", "a_brain.nii.gz", "segmentation-3.nii")
+    others = ("a_seg.nii.gz", "a_liver.nii.gz", "a_tumor.nii.gz", "a_brain.nii.gz", "deep/er/segmentation-3.nii")
     touch(tmp_path, *scans, *others, "notes.txt", "summary.json", "._a.nii.gz", ".trash/c.nii.gz")
     assert names([tmp_path]) == ["a", "b", "volume-3"]
+
+
+def passed_over(folder, files, capsys):
+    """(names of the scans, the line about the others) of a folder of empty files."""
+    touch(folder, *files)
+    return names([folder]), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "files, scans",
+    [
+        (["p1_brain.nii.gz", "p2_brain.nii.gz"], ["p1_brain", "p2_brain"]),  # skull-stripped MR
+        (["p1_liver.nii", "p1_reference.nii.gz", "volume_seg.nii"], ["p1_liver", "p1_reference", "volume_seg"]),
+        (["segmentation-1.nii", "volume-10.nii"], ["segmentation-1", "volume-10"]),
+        (["a/p1.nii.gz", "b/p1_seg.nii.gz", "b/p1_brain.nii.gz"], ["p1", "p1_brain", "p1_seg"]),
+        (["p1_brain.nii.gz", "p1_seg.nii.gz"], ["p1_brain", "p1_seg"]),  # whose mask it is, nobody knows
+    ],
+)
+def test_no_scan_is_passed_over_for_its_name_alone(tmp_path, capsys, files, scans):
+    assert passed_over(tmp_path, files, capsys) == (scans, "")
+
+
+@pytest.mark.parametrize(
+    "files, scans, results",
+    [
+        (["p1.nii", "p1_seg.nii.gz"], ["p1"], ["p1_seg.nii.gz"]),
+        (["p1_brain.nii", "p1_brain_seg.nii"], ["p1_brain"], ["p1_brain_seg.nii"]),
+        (["P1.nii", "p1_SEG.nii", "p1_Tumor.NII"], ["P1"], ["p1_SEG.nii", "p1_Tumor.NII"]),
+        (["Volume-1.nii", "SEGMENTATION-1.nii.gz"], ["Volume-1"], ["SEGMENTATION-1.nii.gz"]),
+    ],
+)
+def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path, capsys, files, scans, results):
+    line = (
+        f"{tmp_path}: passed over as results, not scans: {len(results)} ({', '.join(results)}); "
+        "name a file itself to segment it\n"
+    )
+    assert passed_over(tmp_path, files, capsys) == (scans, line)
+    assert names([tmp_path / results[0]]) != []
+
+
+def test_many_results_of_several_folders_are_counted_in_one_line(tmp_path, capsys):
+    files = [f"{folder}/{name}{end}.nii" for folder in "ab" for name in "rstu" for end in ("", "_seg", "_uncertainty")]
+    scans, said = passed_over(tmp_path, files, capsys)
+    assert len(scans) == 8 and said.count("\n") == 1 and "scans: 16 (" in said
+    assert said.split("(")[-1].count("_") == prediction.NAMED  # of the names, each with one
+
+
+def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp_path, capsys):
+    hu, labels = exact_models.abdomen()
+    scan = exact_models.scan(tmp_path / "elsewhere", hu)
+    write_mask(tmp_path / "here" / "p1_seg.nii.gz", labels, scan)
+    scans, said = passed_over(tmp_path / "here", ["p1_liver.nii.gz", "p2.nii.gz", "p3_seg.nii.gz"], capsys)
+    assert scans == ["p2", "p3_seg"] and "scans: 2 (p1_liver.nii.gz, p1_seg.nii.gz)" in said
 
 
 def test_a_dicom_folder_is_one_scan_and_nested_series_are_one_each(tmp_path):
@@ -337,6 +390,16 @@ def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
     assert summary["cases"] == [] and len(summary["failed"]) == 1
     assert strict_json(tmp_path / "out" / "summary.json") == summary
     assert "nowhere does not exist" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_task_of_its_own_calls_the_result_foreground(tmp_path, scans, monkeypatch):
+    looks = []
+    monkeypatch.setattr(prediction, "write_prediction_page", lambda output, look: looks.append(look))
+    custom = model("voi", rule((140, 165)), window_hu=(-50.0, 250.0))
+    custom.config.stage = "custom"
+    assert predict({"custom": custom}, [scans / "c.nii"], tmp_path / "out")["failed"] == []
+    (look,) = looks
+    assert (look.shown, look.kind, look.window_hu, look.modalities) == ({"foreground": 1}, "ct", (-50, 250), ("ct",))
 
 
 def test_a_head_is_segmented_from_its_case_folder(tmp_path):

@@ -120,6 +120,28 @@ def test_cascade_page_has_scores_cases_curves_pictures_and_recipe(cascade):
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
 
 
+def test_cases_that_the_last_evaluation_did_not_score_are_not_shown(cascade):
+    add_case(cascade, "volume-1")
+    write_scores(cascade / "scores.json", summarise_liver([add_case(cascade, "volume-2")]))
+    page, _ = read_page(write_report(cascade))
+    assert "volume-2" in page and "volume-1" not in page
+    (cascade / "scores.json").unlink()
+    page, _ = read_page(write_report(cascade))
+    assert "volume-2" in page and "volume-1" in page
+
+
+def test_cases_that_a_model_was_trained_on_are_told_above_the_scores(cascade):
+    cases = [add_case(cascade, name) for name in ("volume-1", "volume-2")]
+    cases[0] |= {"stage_1_trained_on_it": True, "leak": True}
+    unseen = {"cases": 1, "liver_dice": 0.75, "tumor_dice": 0.5}
+    write_scores(cascade / "scores.json", summarise_liver(cases) | {"stage_1_unseen": unseen})
+    page, _ = read_page(write_report(cascade))
+    notices = re.findall(r'<p class="notice">(.*?)</p>', page)
+    assert "trained on 1 of these 2 cases; over the 1 it had not seen the Dice is 0.750 (liver)" in notices[0]
+    assert "1 of these 2 cases is a scan that the run was trained on" in notices[1]
+    assert page.index(notices[1]) < page.index("RA-UNet (paper)")
+
+
 def test_run_without_scores_or_epochs_says_so(cascade):
     page, outline = read_page(write_report(cascade))
     assert "No scores yet" in page

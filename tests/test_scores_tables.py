@@ -15,6 +15,7 @@ from raunet_jax.scores import (
     summarise_liver,
     write_scores,
 )
+from raunet_jax.scores.tables import seen_before
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -46,6 +47,54 @@ def test_the_papers_rows_stand_beside_ours_with_their_source_and_the_empty_mask_
         assert value in text
     assert "Table VI" in text and "3DIRCADb" in text and "9001" in text and "both masks are empty" in text
     assert "without" in text and "recall" in text
+
+
+def seen(marks, stage_1_unseen=None):
+    return seen_before({"cases": [dict.fromkeys(names, True) for names in marks], "stage_1_unseen": stage_1_unseen})
+
+
+STAGE_1, LEAK = ("stage_1_trained_on_it",), ("leak",)
+TRAINED = "Stage 1, a single model as in the paper, was trained on"
+
+
+@pytest.mark.parametrize(
+    "marks, unseen, sentences",
+    [
+        ([()] * 3, None, []),
+        (
+            [STAGE_1] * 14 + [()] * 6,
+            {"cases": 6, "liver_dice": 0.93, "tumor_dice": 0.61},
+            [
+                f"{TRAINED} 14 of these 20 cases; over the 6 it had not seen the Dice is 0.930 (liver) "
+                "and 0.610 (tumor)."
+            ],
+        ),
+        (
+            [STAGE_1, ()],
+            {"cases": 1, "liver_dice": 0.5, "tumor_dice": None},
+            [f"{TRAINED} 1 of these 2 cases; over the 1 it had not seen the Dice is 0.500 (liver)."],
+        ),
+        ([STAGE_1] * 5, None, [f"{TRAINED} all of these 5 cases."]),
+        ([STAGE_1], None, [f"{TRAINED} this case."]),
+        (
+            [LEAK] * 3 + [()],
+            None,
+            ["3 of these 4 cases are scans that the run was trained on (config.data.on_leak=warn)."],
+        ),
+        ([LEAK] * 2, None, ["All of these 2 cases are scans that the run was trained on (config.data.on_leak=warn)."]),
+        ([LEAK], None, ["This case is a scan that the run was trained on (config.data.on_leak=warn)."]),
+    ],
+)
+def test_what_a_model_was_trained_on_is_told_with_counts(marks, unseen, sentences):
+    assert seen(marks, unseen) == sentences
+
+
+def test_what_a_model_was_trained_on_is_printed_above_the_tables():
+    scores = liver_scores()
+    scores["cases"][0]["leak"] = True
+    text = printed(scores)
+    assert text.startswith("1 of these 2 cases is a scan that the run was trained on (config.data.on_leak=warn).")
+    assert seen_before(liver_scores()) == seen_before(brain_scores()) == []
 
 
 def test_drawn_phantoms_are_called_so_and_are_no_external_test():

@@ -1,5 +1,9 @@
 """Folds trained in processes of their own end as they do one after another."""
 
+import signal
+import sys
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +49,71 @@ def test_folds_that_fail_are_named_and_the_others_are_begun_all_the_same(begun, 
     assert all(f"error: fold {fold}: fold {fold} is not one of the 2 folds" in said for fold in (7, 9))
 
 
-def test_each_process_is_shown_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    assert side_by_side._devices(2) == ["2", "5"] and side_by_side._devices(4) == ["2", "5", "7", "2"]
+@pytest.fixture
+def asked():
+    """Empty; asks for an end after a while, so that a fold that waits for ever is a failed test."""
+    asked = []
+    timer = threading.Timer(30, asked.append, (signal.SIGTERM,))
+    timer.start()
+    yield asked
+    timer.cancel()
+
+
+def test_a_process_that_cannot_be_started_is_a_failed_fold_and_gives_its_device_back(
+    tmp_path, monkeypatch, capsys, asked
+):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(training.TrainingError, match=r"fold 0 \(FileNotFoundError: .*gone.*fold 1 \(FileNotFoundError"):
+        side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 1, asked)
+    assert "error: fold 0: FileNotFoundError" in capsys.readouterr().err
+
+
+def program(path, lines):
+    """A program in the place of Python's."""
+    path.write_text("#!/bin/sh\n" + lines)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_a_process_says_in_no_known_encoding_is_passed_on_as_far_as_it_can_be_read(
+    tmp_path, monkeypatch, capsys, asked
+):
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", "printf 'a\\377b\\n' >&2; exit 3\n"))
+    with pytest.raises(training.TrainingError, match=r"fold 0 \(exit status 3\), fold 1 \(exit status 3\)"):
+        side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 1, asked)
+    assert capsys.readouterr().err.splitlines() == ["a\ufffdb"] * 2
+
+
+@pytest.mark.parametrize("shown, seen", [("", {"shown=."}), ("3,5", {"shown=3.", "shown=5."})])
+def test_the_processes_see_the_gpus_that_this_one_sees_and_no_other(tmp_path, monkeypatch, capsys, asked, shown, seen):
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    say = "echo shown=$CUDA_VISIBLE_DEVICES. >&2; sleep 0.3\n"  # long enough for the other to be begun
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", say))
+    side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 2, asked)
+    assert set(capsys.readouterr().err.split()) == seen
+
+
+def test_each_process_is_shown_a_gpu_of_its_own_and_there_are_no_more_than_gpus(monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5,7")
+    assert side_by_side._devices(2) == ["2", "5"] and capsys.readouterr().err == ""
+    assert side_by_side._devices(4) == ["2", "5", "7"]
+    assert "4 folds at once were asked for; trained at a time: 3, one on each GPU" in capsys.readouterr().err
+
+
+def test_without_the_variable_gpus_are_counted_whatever_the_numbers_of_their_nodes(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
+    assert side_by_side._devices(3) == ["", "", ""]
+    for node in ("nvidia3", "nvidia12", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / node).touch()
+    assert side_by_side._devices(2) == ["0", "1"]
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_gpus_stay_hidden(tmp_path, monkeypatch, hidden):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert side_by_side._devices(2) == ["", ""]

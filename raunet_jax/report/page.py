@@ -13,7 +13,7 @@ from raunet_jax.progress import progress
 from raunet_jax.report import attribution, curves, drawing, markup
 from raunet_jax.report.cases import Look, draw_case, lesion_rows, natural, read_records
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.scores.tables import Comparison, comparison_tables
+from raunet_jax.scores.tables import Comparison, comparison_tables, seen_before
 from raunet_jax.volume import VolumeError
 
 STAGES = {
@@ -68,8 +68,12 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     config = recipe.load(workdir / "config.json")
     scores = _read_json(workdir / "scores.json")
     records = read_records(workdir / "evaluation")
+    if scores:  # records of an earlier evaluation, of cases that this one has not scored, are left out
+        scored = {case["case"] for case in scores["cases"]}
+        records = [record for record in records if record["case"] in scored]
     anchors = {record["case"]: f"case-{index}" for index, record in enumerate(records)}
-    articles, histogram = _articles(records, scores, anchors, workdir / "evaluation", _look(config))
+    look = look_of(next(reversed(recipe.stages_of(config).values())))
+    articles, histogram = _articles(records, scores, anchors, workdir / "evaluation", look)
 
     sections = [("scores", "Scores", _scores(scores))]
     if records or scores:
@@ -94,12 +98,11 @@ def _read_json(path: pathlib.Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _look(config: ConfigDict) -> Look:
-    stages = recipe.stages_of(config)
-    last = next(reversed(stages.values()))
-    structures = {"brain": None, "tumor": None, "custom": {"foreground": 1}}.get(last.stage, {"liver": 1})
-    modalities = tuple(last.data.modalities)
-    return Look(kind_of(modalities), structures, tuple(last.window_hu), modalities)
+def look_of(stage: ConfigDict) -> Look:
+    """How a case is shown of which `stage`, the last of a recipe, made the labels."""
+    structures = {"brain": None, "tumor": None, "custom": {"foreground": 1}}.get(stage.stage, {"liver": 1})
+    modalities = tuple(stage.data.modalities)
+    return Look(kind_of(modalities), structures, tuple(stage.window_hu), modalities)
 
 
 def _get(values: dict | None, keys: tuple[str, ...]):
@@ -139,7 +142,8 @@ def _scores(scores: dict | None) -> Html:
     dice = {name.replace("_", " "): values for name, values in dice.items() if any(v is not None for v in values)}
     figures = [tag("h3", "Dice of every case")]
     figures.append(_both_themes(curves.score_distribution, "Dice of every case with median and quartiles", dice))
-    return tag("div", markup.tiles(shown), markup.section("Scores", *figures, *parts, anchor="scores"))
+    notices = map(markup.notice, seen_before(scores))
+    return tag("div", *notices, markup.tiles(shown), markup.section("Scores", *figures, *parts, anchor="scores"))
 
 
 def _comparison(comparison: Comparison) -> Html:

@@ -128,8 +128,44 @@ def comparison_tables(scores: dict) -> list[Comparison]:
     return tables
 
 
+def seen_before(scores: dict) -> list[str]:
+    """A sentence each about the scored cases that a model was trained on: stage 1 of a cascade, or the whole run.
+
+    Reads of `scores` "stage_1_trained_on_it" and "leak" of its cases, and "stage_1_unseen": over how many "cases"
+    that stage 1 was not trained on "liver_dice" and "tumor_dice" are the means. Any of them may be missing or None.
+    """
+    cases, sentences = scores["cases"], []
+    by_stage_1, leaks = (sum(bool(case.get(mark)) for case in cases) for mark in ("stage_1_trained_on_it", "leak"))
+
+    def these(count: int) -> str:
+        if len(cases) == 1:
+            return "this case"
+        return f"{count if count < len(cases) else 'all'} of these {len(cases)} cases"
+
+    if by_stage_1:
+        sentence = f"Stage 1, a single model as in the paper, was trained on {these(by_stage_1)}"
+        unseen = scores.get("stage_1_unseen") or {}
+        organs = {organ: unseen.get(f"{organ}_dice") for organ in ("liver", "tumor")}
+        dice = " and ".join(f"{_shown(value)} ({organ})" for organ, value in organs.items() if value is not None)
+        sentences.append(
+            f"{sentence}; over the {unseen['cases']} it had not seen the Dice is {dice}." if dice else f"{sentence}."
+        )
+    if leaks:
+        subject = these(leaks)
+        are = "is a scan" if leaks == 1 else "are scans"
+        sentences.append(
+            f"{subject[0].upper()}{subject[1:]} {are} that the run was trained on (config.data.on_leak=warn)."
+        )
+    return sentences
+
+
 def print_tables(scores: dict, console: Console) -> None:
-    """Print our scores beside the published ones, the rule for empty masks under each table, detection and burden."""
+    """Print our scores beside the published ones, the rule for empty masks under each table, detection and burden.
+
+    Above them stands what `seen_before` says.
+    """
+    for sentence in seen_before(scores):
+        console.print(sentence, end="\n\n", highlight=False, style="bold")
     for comparison in comparison_tables(scores):
         table = Table(title=comparison.title, title_justify="left", **_COMPACT)
         for column in ("", *comparison.columns, "source"):
