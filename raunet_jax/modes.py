@@ -128,9 +128,7 @@ def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
     if "stages" not in config:
         raise UsageError("config.voi=predicted needs the stages before: train a cascade, such as configs/liver.py")
     if set(stage.folds) < set(range(stage.data.folds)):
-        say(
-            f"{stage.name}: not all folds are trained, so that config.voi=reference is used for want of out-of-fold livers"
-        )
+        say(f"{stage.name}: config.voi=reference is used, as out-of-fold livers need all folds")
         return {}
     return out_of_fold.liver_boxes(config, run, evaluation.read_split(run / "voi"))
 
