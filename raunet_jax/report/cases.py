@@ -38,6 +38,13 @@ def natural(name: str) -> list:
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
+def look_up(values: dict | None, keys: tuple[str, ...]):
+    """What stands in nested dictionaries under `keys`, one after the other; None where any of them is not there."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
 def read_records(folder: pathlib.Path) -> list[dict]:
     """The CASE.json files of an evaluation folder in natural order; none when there is no such folder."""
     paths = sorted(folder.glob("*.json"), key=lambda path: natural(path.stem))

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raunet_jax.intensity import normalise
-from raunet_jax.report import drawing
+from raunet_jax.report import drawing, markup
 from raunet_jax.report.drawing import Theme
+from raunet_jax.report.markup import Html
 from raunet_jax.volume import Volume
 
 _BINS = 128
@@ -114,3 +115,9 @@ def score_distribution(
     axes.set_xlim(-0.02, 1.02)
     figure.tight_layout()
     return drawing.png_bytes(figure)
+
+
+def both_themes(draw, alt: str, *arguments) -> Html:
+    """What `draw(*arguments, theme=...)` makes as PNG, once for light and once for dark systems."""
+    light, dark = (draw(*arguments, theme=theme) for theme in (drawing.LIGHT, drawing.DARK))
+    return markup.image(light, alt, dark)

@@ -10,10 +10,9 @@ from raunet_jax import recipe
 from raunet_jax.files import write_text
 from raunet_jax.intensity import kind_of
 from raunet_jax.progress import progress
-from raunet_jax.report import attribution, curves, drawing, markup
-from raunet_jax.report.cases import Look, draw_case, lesion_rows, natural, read_records
+from raunet_jax.report import attribution, curves, markup, scores_section
+from raunet_jax.report.cases import Look, draw_case, lesion_rows, look_up, natural, read_records
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.scores.tables import Comparison, comparison_tables, seen_before
 from raunet_jax.volume import VolumeError
 
 STAGES = {
@@ -75,7 +74,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     look = look_of(next(reversed(recipe.stages_of(config).values())))
     articles, histogram = _articles(records, scores, anchors, workdir / "evaluation", look)
 
-    sections = [("scores", "Scores", _scores(scores))]
+    sections = [("scores", "Scores", scores_section.section(scores))]
     if records or scores:
         sections.append(("cases", "Cases", _case_table(records, scores, anchors)))
     lost = attribution.section(scores) if scores else None
@@ -105,70 +104,8 @@ def look_of(stage: ConfigDict) -> Look:
     return Look(kind_of(modalities), structures, tuple(stage.window_hu), modalities)
 
 
-def _get(values: dict | None, keys: tuple[str, ...]):
-    for key in keys:
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
-
-
 def _columns(scores: dict | None) -> dict:
     return {"brats": _BRAIN_COLUMNS, "custom": _CUSTOM_COLUMNS}.get(scores and scores["rule"], _LIVER_COLUMNS)
-
-
-def _scores(scores: dict | None) -> Html:
-    if scores is None:
-        return markup.section(
-            "Scores", tag("p", "No scores yet: this run has not been evaluated (--mode=evaluate)."), anchor="scores"
-        )
-    parts, shown = [], []
-    for comparison in comparison_tables(scores):
-        parts += [tag("h3", comparison.title), _comparison(comparison)]
-        paper = next((row for row in comparison.published if "RA-UNet" in row.label), None)
-        if paper and "external" not in comparison.title:
-            pairs = zip(comparison.columns, comparison.ours[0].values, paper.values, strict=True)
-            shown += [
-                (f"{comparison.title}, {column}", number(ours), f"paper {number(theirs)}")
-                for column, ours, theirs in pairs
-            ][:2]
-    if scores.get("detection"):
-        found = scores["detection"]
-        shown += [("Lesion recall", number(found["recall"]), "overlap > 0.5")]
-        shown += [("Lesion precision", number(found["precision"]), "overlap > 0.5")]
-        parts += [tag("h3", "Lesion detection and tumor burden"), _detection(scores)]
-    dice = {
-        name: [_get(case, (name, "dice")) for case in scores["cases"]]
-        for name in ("liver", "tumor", "whole_tumor", "foreground")
-    }
-    dice = {name.replace("_", " "): values for name, values in dice.items() if any(v is not None for v in values)}
-    figures = [tag("h3", "Dice of every case")]
-    figures.append(_both_themes(curves.score_distribution, "Dice of every case with median and quartiles", dice))
-    notices = map(markup.notice, seen_before(scores))
-    return tag("div", *notices, markup.tiles(shown), markup.section("Scores", *figures, *parts, anchor="scores"))
-
-
-def _comparison(comparison: Comparison) -> Html:
-    rows = [*comparison.ours, *comparison.published]
-    marks = ["source" if row.statistic else "ours" for row in comparison.ours]
-    marks += ["paper" if "RA-UNet" in row.label else "" for row in comparison.published]
-    cells = [(row.statistic or row.label, *map(number, row.values), comparison.source_number(row)) for row in rows]
-    sources = "; ".join(f"({index}) {source}" for index, source in enumerate(comparison.sources, 1))
-    published = tag("p", f"Sources: {sources}.", class_="source") if sources else None
-    table = markup.table(("", *comparison.columns, "source"), cells, marks)
-    return markup.join([table, published, tag("p", comparison.note, class_="source")])
-
-
-def _detection(scores: dict) -> Html:
-    rows = []
-    for group, title in (("detection", "lesion"), ("tumor_burden", "burden error, ")):
-        for name, value in scores[group].items():
-            label = f"{title} {name}".replace("_greater_zero", " (any overlap)").replace("_", " ")
-            rows.append((label, number(value), number(_get(scores, (f"{group}_without_habits", name)))))
-    return markup.table(("", "as the LiTS program", "without its habits"), rows)
-
-
-def _both_themes(draw, alt: str, *arguments) -> Html:
-    light, dark = (draw(*arguments, theme=theme) for theme in (drawing.LIGHT, drawing.DARK))
-    return markup.image(light, alt, dark)
 
 
 def _case_table(records: list[dict], scores: dict | None, anchors: dict[str, str]) -> Html:
@@ -178,13 +115,13 @@ def _case_table(records: list[dict], scores: dict | None, anchors: dict[str, str
     columns = {
         title: where
         for title, where in _columns(scores).items()
-        if any(_get(case, where[0]) is not None for case in scored.values())
+        if any(look_up(case, where[0]) is not None for case in scored.values())
     }
     rows = []
     for name in names:
         cells = [(tag("a", name, href=f"#{anchors[name]}") if name in anchors else name, name)]
         for keys, digits in columns.values():
-            value = _get(scored.get(name), keys)
+            value = look_up(scored.get(name), keys)
             cells.append((number(value, digits), value))
         record = known.get(name, {})
         warnings = len(record.get("warnings") or [])
@@ -233,7 +170,7 @@ def _articles(records, scores, anchors, folder, look: Look) -> tuple[list[Html],
 
 
 def _facts(record: dict, scored: dict | None, columns: dict) -> Html:
-    facts = [(title, _get(scored, keys), digits) for title, (keys, digits) in columns.items()]
+    facts = [(title, look_up(scored, keys), digits) for title, (keys, digits) in columns.items()]
     facts.append(("seconds", record.get("seconds"), 1))
     stages = record.get("stages")
     if isinstance(stages, dict):
@@ -248,7 +185,7 @@ def _intensities(drawn, look: Look, name: str) -> Html:
     low, high = (number(float(hu), 0) for hu in look.window_hu)
     words = f"{name}: the window from {low} to {high} HU is what the networks are given."
     alt = f"Intensities of {name} before and after windowing"
-    figure = _both_themes(curves.intensity_histogram, alt, drawn.volume, drawn.reference, look.window_hu)
+    figure = curves.both_themes(curves.intensity_histogram, alt, drawn.volume, drawn.reference, look.window_hu)
     return markup.section("Intensities", tag("p", words), figure, anchor="intensities")
 
 
@@ -298,7 +235,7 @@ def _training(workdir: pathlib.Path, config: ConfigDict) -> Html:
         "patches/s",
         "hours",
     )
-    curves_figure = _both_themes(curves.training_curves, "Loss and validation Dice by epoch", runs)
+    curves_figure = curves.both_themes(curves.training_curves, "Loss and validation Dice by epoch", runs)
     words = tag("p", "Dotted lines: the learning rate was lowered.", class_="source")
     return markup.section("Training", curves_figure, words, markup.table(head, table), anchor="training")
 
