@@ -2,6 +2,7 @@
 
 from raunet_jax.attribution import ENDS
 from raunet_jax.report import markup
+from raunet_jax.report.cases import natural
 from raunet_jax.report.markup import Html, number, tag
 
 _TITLES = dict(
@@ -23,7 +24,7 @@ def section(scores: dict) -> Html | None:
         ("tumor", number(tumor["dice_per_case"]), number(given["tumor_dice"]), "the reference liver"),
     ]
     rows = []
-    for case in scores["cases"]:
+    for case in sorted(scores["cases"], key=lambda case: natural(case["case"])):
         record = case.get("attribution")
         if record:
             lost = [f"{record['tumor_voxels'][end]:,} ({record['lesions'][end]})" for end in ENDS]
