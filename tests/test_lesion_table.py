@@ -16,8 +16,9 @@ from data_prep import patch_dataset
 from exact_models import NOTHING, TUMOR, TUMORS, VOXEL_ML, model, models, rule
 from raunet_jax import evaluation
 from raunet_jax.cascade import Segmentation, segment
-from raunet_jax.files import write_json
+from raunet_jax.files import write_json, write_text
 from raunet_jax.lesion_table import diameter_mm, lesions_of, tabulate, voxel_volume_mm3, write_csv
+from raunet_jax.recipe import to_json
 from raunet_jax.volume import Grid, Volume
 
 SPACING_XYZ = (0.5, 2.0, 4.0)
@@ -213,6 +214,7 @@ def evaluate(monkeypatch, root, place, *rules, uncertainty=False):
     config = tiny_lits.recipe(root, place / "prepared", "tumor", (32, 32, 32), folds=2, test_cases=2)
     config.folds = (0, 1)
     write_json(place / "split.json", patch_dataset.deal(config))
+    write_text(place / "config.json", to_json(config))
     summary, failed = evaluation.evaluate(config, place, None, uncertainty)
     assert failed == []
     return [case["case"] for case in summary["cases"]]
