@@ -146,14 +146,11 @@ def evaluate(request: Request) -> int:
 
 
 def predict(request: Request) -> int:
-    models = load_cascade(request.run, request.config)
+    inputs = [pathlib.Path(path) for path in request.needed("input")]
     output = pathlib.Path(request.needed("output"))
+    models = load_cascade(request.run, request.config)
     summary = prediction.predict(
-        models,
-        map(pathlib.Path, request.needed("input")),
-        output,
-        probabilities=request.probabilities,
-        uncertainty=request.uncertainty,
+        models, inputs, output, probabilities=request.probabilities, uncertainty=request.uncertainty
     )
     print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
     for failure in summary["failed"]:
