@@ -151,8 +151,6 @@ def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
                 f"a process cutting patches for {staging.parent} was killed, most likely for lack of memory; finished "
                 "cases are kept: run the command again with fewer of them, such as --config.data.workers=1"
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
     passing = [f"{case}: {line['failed']}" for case, line in lines.items() if line.get("passing")]
     if passing:
         raise PatchSetError(

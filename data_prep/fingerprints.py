@@ -121,8 +121,6 @@ def _hash_all(cases: Sequence[Case], config: ConfigDict, small: bool) -> Iterato
                 "a process reading scans was killed, most likely for lack of memory; what was read is kept: run the "
                 "command again with fewer of them, such as --config.data.workers=1"
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_worker(case: Case, recipe: dict) -> Fingerprint:

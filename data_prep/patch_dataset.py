@@ -30,7 +30,7 @@ from raunet_jax.geometry import Box
 from raunet_jax.progress import say
 
 NAME = "raunet_patches"
-SPLIT = "split.json"
+SPLIT = "split.json"  # in a patch set, and in the folder of each stage trained on it: what `deal` gives
 VERSION = "1.0.0"  # of the data set's folder; what the bytes follow from is in the name above it
 FORMAT = 2  # raise it when the same recipe and files would give other bytes
 

@@ -125,15 +125,12 @@ def _check_all(cases: Sequence[Case], config: ConfigDict) -> Iterator[tuple[Case
         yield from ((case, check_case(case, recipe)) for case in cases)
         return
     with workers(config, len(cases)) as pool:
-        try:
-            running = [pool.submit(check_case, case, recipe) for case in cases]
-            for case, future in zip(cases, running, strict=True):
-                try:
-                    yield case, future.result()
-                except BrokenProcessPool:  # whose fault it was is not known: each that was not finished is tried alone
-                    yield case, _check_alone(case, config)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        running = [pool.submit(check_case, case, recipe) for case in cases]
+        for case, future in zip(cases, running, strict=True):
+            try:
+                yield case, future.result()
+            except BrokenProcessPool:  # whose fault it was is not known: each that was not finished is tried alone
+                yield case, _check_alone(case, config)
 
 
 def _check_alone(case: Case, config: ConfigDict) -> list[Finding]:

@@ -21,13 +21,19 @@ def worker_count(config, jobs: int) -> int:
 
 @contextlib.contextmanager
 def workers(config, jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes with one thread each: linear algebra on several threads may differ in the last bit."""
+    """Spawned processes with one thread each: linear algebra on several threads may differ in the last bit.
+
+    What was not begun when the block ends, such as by an error, is not begun any more.
+    """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # read by the libraries as they load, so it must be there before the processes are
     spawn = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(worker_count(config, jobs), spawn, initializer=_follow_parent) as pool:
-            yield pool
+            try:
+                yield pool
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.components import component_sizes, largest_component
+from raunet_jax.components import largest_and_sizes
 from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, whole
 from raunet_jax.intensity import Encoded, encode, kind_of
 from raunet_jax.networks.raunet import make_network
@@ -171,8 +171,8 @@ def _locate_liver(encoded: Encoded, model: StageModel, announce: Announce):
     shape = encoded.voxels.shape[:3]
     view = view_for("coarse", shape, None, model.config)
     probabilities, mask, _ = _vote(_fold_maps(encoded, model, view, announce), model)
-    liver = view.back(largest_component(mask).astype(np.float32), shape) >= 0.5
-    return view.back(probabilities, shape), liver, component_sizes(mask)
+    largest, sizes = largest_and_sizes(mask)
+    return view.back(probabilities, shape), view.back(largest.astype(np.float32), shape) >= 0.5, sizes
 
 
 def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Announce):
@@ -180,7 +180,7 @@ def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Anno
     view = view_for("voi", shape, box, model.config)
     maps = (view.back(small, shape) for small in _fold_maps(encoded, model, view, announce))
     probabilities, mask, _ = _vote(maps, model)
-    return probabilities, largest_component(mask), component_sizes(mask)
+    return probabilities, *largest_and_sizes(mask)
 
 
 def _rivals(name: str, stage: str, sizes: np.ndarray) -> list[str]:

@@ -24,14 +24,20 @@ def largest_component(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:
 
     Of two components of the same size the one met first wins, so that the answer never depends on chance.
     """
+    return largest_and_sizes(mask, connectivity)[0]
+
+
+def largest_and_sizes(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `largest_component` and `component_sizes` do, the components being looked for once."""
     largest = np.zeros(mask.shape, np.uint8)
     box = bounding_box(mask)
-    if box is not None:
-        components = _components(mask[box.slices], connectivity)
-        sizes = _counts(components)
-        sizes[0] = 0
-        largest[box.slices] = components == sizes.argmax()
-    return largest
+    if box is None:
+        return largest, np.zeros(0, np.int64)
+    components = _components(mask[box.slices], connectivity)
+    sizes = _counts(components)
+    sizes[0] = 0
+    largest[box.slices] = components == sizes.argmax()
+    return largest, np.sort(sizes[1:])[::-1]
 
 
 def _components(mask: np.ndarray, connectivity: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data_prep.cases import find_cases, read_case
 from data_prep.fingerprints import fingerprints
 from data_prep.layouts import Case, natural
+from data_prep.patch_dataset import SPLIT
 from raunet_jax import attribution, lesion_table, recipe, scores
 from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
 from raunet_jax.files import write_json
@@ -19,7 +20,6 @@ from raunet_jax.progress import progress, say
 from raunet_jax.uncertainty import uncertainty_map
 from raunet_jax.volume import Volume, write_map, write_mask
 
-SPLIT = "split.json"  # in the folder of each stage: which cases were trained on, written by train
 SUMMARISE = {"brain": scores.summarise_brain, "custom": scores.summarise_custom}
 
 Parts = Mapping[str, Mapping[str, str | None]]  # of a split: content hash of each case by name
@@ -34,6 +34,7 @@ class Group(NamedTuple):
 
 class HeldOut(NamedTuple):
     groups: list[Group]
+    contents: Mapping[str, str | None]  # hash of what each case holds, by name
     leaks: set[str]  # names of cases that the run trained on under another name
     failed: list[str]  # a sentence for each held-out case that is not there as it was
     external: bool  # the cases are of another data set than the run's
@@ -65,14 +66,12 @@ def evaluate(
     """
     output = output or workdir
     last = list(recipe.stages_of(config).values())[-1]
-    groups, leaks, failed, external = held_out(config, workdir)
+    groups, contents, leaks, failed, external = held_out(config, workdir)
     if external and output == workdir:
         raise ValueError(
             f"{last.data.root} is not the data set that {workdir} was trained on; name a folder for its scores with "
             "--output"
         )
-    of_all = [case for group in groups for case in group.cases]
-    contents = {name: print_.content for name, print_ in fingerprints(of_all, last).items()}
     folder = output / "evaluation"
     seen_by_stage_1 = _contents([read_split(workdir / "coarse")["train"]]) if "stages" in config else ()
     cases, lesions = [], {}
@@ -154,7 +153,7 @@ def held_out(config: ConfigDict, workdir: pathlib.Path) -> HeldOut:
             failed.append(f"{name}: another scan has this name than when the run was trained; put that one back")
             del cases[name]
     groups = [Group(fold, tuple(cases[name] for name in names if name in cases)) for fold, names in groups]
-    return HeldOut([group for group in groups if group.cases], set(), failed, external=False)
+    return HeldOut([group for group in groups if group.cases], contents, set(), failed, external=False)
 
 
 def _external(
@@ -171,7 +170,7 @@ def _external(
         raise ValueError(f"config.data.on_leak is {config.data.on_leak!r}; choose exclude or warn")
     if not cases:
         raise ValueError("the run has trained on every case of this data set; choose another config.data.root")
-    return HeldOut([Group(None, tuple(cases.values()))], leaks, [], external=True)
+    return HeldOut([Group(None, tuple(cases.values()))], contents, leaks, [], external=True)
 
 
 def _contents(parts: Iterable[Mapping[str, str | None]]) -> set[str]:

@@ -1,10 +1,11 @@
 """Writing files so that a kill at any instant leaves either the old file or the new one, never half of one."""
 
 import contextlib
+import csv
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 
 @contextlib.contextmanager
@@ -31,3 +32,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value) -> None:
     """Write strict JSON: a NaN or infinity is a bug of the caller and raises ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[str] = ()) -> None:
+    """Write a line a row under the names of all rows' fields: those of `first`, then the others as they come.
+
+    What a row does not have, or has as None, is left empty.
+    """
+    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

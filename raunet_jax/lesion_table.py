@@ -5,7 +5,6 @@ scores count by the LiTS program's rule instead (6 neighbours, see `raunet_jax.s
 touch at an edge or corner are one here and several there.
 """
 
-import csv
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,8 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
+from raunet_jax import files
 from raunet_jax.cascade import MAPS, Segmentation
-from raunet_jax.files import replacing
 from raunet_jax.geometry import bounding_box
 from raunet_jax.views import FOREGROUND
 
@@ -131,11 +130,7 @@ def write_csv(path: str | os.PathLike, tables: Mapping[str, Sequence[Mapping]]) 
                 else:
                     line[name] = value
             lines.append(line)
-    columns = list(dict.fromkeys(["case", "lesion", *itertools.chain.from_iterable(lines)]))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(lines)
+    files.write_csv(path, lines, ["case", "lesion"])
 
 
 def _mean(values: np.ndarray) -> float:

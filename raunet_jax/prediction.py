@@ -1,6 +1,5 @@
 """Segmentation of anybody's scans: NIfTI files, folders of them, DICOM series and BraTS case folders."""
 
-import csv
 import dataclasses
 import itertools
 import pathlib
@@ -10,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from jax.errors import JaxRuntimeError
 
 from data_prep import layouts
+from raunet_jax import lesion_table
 from raunet_jax.cascade import MAPS, Segmentation, StageModel, segment
 from raunet_jax.components import component_sizes
-from raunet_jax.files import replacing, write_json
+from raunet_jax.files import write_csv, write_json
 from raunet_jax.intensity import kind_of
-from raunet_jax.lesion_table import lesions_of, voxel_volume_mm3, write_csv
 from raunet_jax.progress import progress, say
 from raunet_jax.report.page import look_of
 from raunet_jax.report.prediction_page import write_prediction_page
@@ -58,7 +57,7 @@ def find_inputs(paths: Iterable[pathlib.Path], models: Mapping[str, StageModel])
             continue
         try:
             scans, problems = find(path, models)
-        except (OSError, ValueError) as error:  # a folder that may not be read, or a case that is there twice
+        except (OSError, ValueError) as error:  # such as a folder that may not be read
             failed.append({"input": str(path), "reason": str(error)})
             continue
         if not scans and not problems:
@@ -159,7 +158,7 @@ def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[
 
 def summarise(found: Segmentation, volume: Volume) -> dict:
     """Volumes in mL, lesion count (26-neighbourhood), and tumor over liver of one segmentation."""
-    voxel_ml = voxel_volume_mm3(volume.affine) / 1000
+    voxel_ml = lesion_table.voxel_volume_mm3(volume.affine) / 1000
     for name, field in (("brain", "whole_tumor_ml"), ("foreground", "foreground_ml")):
         if name in found.probabilities:
             return {field: round(float((found.labels > 0).sum() * voxel_ml), 3)}
@@ -188,7 +187,7 @@ def predict(
 
     Returns:
         The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
-        `lesions_of`.
+        `lesion_table.lesions_of`.
     """
     scans, failed = find_inputs(paths, models)
     for failure in failed:
@@ -222,7 +221,7 @@ def predict(
                     write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
                 if uncertainty:
                     write_map(output / f"{scan.name}_uncertainty.nii.gz", uncertainty_map(found, last.stage), volume)
-                lesions = lesions_of(found, last.stage, volume.affine)
+                lesions = lesion_table.lesions_of(found, last.stage, volume.affine)
             except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
                 failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
                 say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
@@ -257,11 +256,7 @@ def _write_summary(output: pathlib.Path, summary: dict) -> None:
         | {"warnings": "; ".join(case["warnings"])}
         for case in summary["cases"]
     ]
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["case"]
-    with replacing(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(output / "summary.csv", rows, ["case"])
     tables = {case["case"]: case["lesions"] for case in summary["cases"] if case["lesions"] is not None}
     if tables:
-        write_csv(output / "lesions.csv", tables)
+        lesion_table.write_csv(output / "lesions.csv", tables)

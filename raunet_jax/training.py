@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
+from data_prep.patch_dataset import SPLIT
 from raunet_jax import augmentation, batches, files, recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
@@ -101,7 +102,7 @@ def check_same_recipe(run: pathlib.Path, begun: ConfigDict, config: ConfigDict) 
 
 def keep_split(run: pathlib.Path, split: dict) -> None:
     """Write which cases each fold of `run` leaves out; TrainingError when it was begun with other cases or scans."""
-    path = run / "split.json"
+    path = run / SPLIT
     if path.is_file():
         begun = json.loads(path.read_text(encoding="utf-8"))
         parts = begun.keys() | split.keys()

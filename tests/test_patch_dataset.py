@@ -344,9 +344,6 @@ def test_a_case_that_fails_for_lack_of_memory_is_tried_again_and_the_others_are_
             future.set_result(function(*arguments))
             return future
 
-        def shutdown(self, **_):
-            pass
-
     monkeypatch.setattr(cutting, "workers", lambda config, jobs: contextlib.nullcontext(Here()))
     monkeypatch.setattr(cutting, "records", out_of_memory)
     with pytest.raises(cutting.PatchSetError, match="volume-2: MemoryError. The other cases are cut and kept"):

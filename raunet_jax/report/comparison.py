@@ -4,7 +4,6 @@ Differences are A - B of one case at a time, which removes how hard the case is 
 whether the runs differ. The interval is the bootstrap's over cases, the test Wilcoxon's signed-rank test, two-sided.
 """
 
-import csv
 import json
 import os
 import pathlib
@@ -16,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from raunet_jax.files import replacing, write_text
-from raunet_jax.report import drawing, markup
+from raunet_jax.files import write_csv, write_text
+from raunet_jax.report import curves, drawing, markup
 from raunet_jax.report.cases import natural
 from raunet_jax.report.drawing import Theme
 from raunet_jax.report.markup import Html, number, tag
@@ -77,10 +76,7 @@ def write_comparison(run: str | os.PathLike, other: str | os.PathLike) -> pathli
     rows = [statistics(pairs) for pairs in compared.pairs]
     path = run / "report" / "compare.html"
     write_text(path, _page(compared, rows, str(run), str(other)))
-    with replacing(path.with_suffix(".csv")) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path.with_suffix(".csv"), rows)
     _print(compared, rows, run, other)
     return path
 
@@ -278,9 +274,8 @@ def _page(compared: Comparison, rows: list[dict], run: str, other: str) -> str:
     words = tag("p", "A: ", tag("code", run), markup.text("; B: "), tag("code", other))
     parts = [words, *map(markup.notice, _notices(compared, rows)), table, tag("p", _RULE, class_="source")]
     summary = tag("div", markup.tiles(tiles), markup.section("Differences", *parts, anchor="differences"))
-    light, dark = (differences_figure(compared.pairs, theme) for theme in (drawing.LIGHT, drawing.DARK))
     alt = "Difference of every case in Dice and HD95, with mean and interval"
-    figure = markup.section("Every case", markup.image(light, alt, dark), anchor="figure")
+    figure = markup.section("Every case", curves.both_themes(differences_figure, alt, compared.pairs), anchor="figure")
     cases = ("cases", "Cases", _case_table(compared))
     sections = [("differences", "Differences", summary), ("figure", "Every case", figure), cases]
     return markup.page("Two runs compared", f"{len(compared.common)} cases that both scored", sections)

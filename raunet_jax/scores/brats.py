@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raunet_jax.geometry import bounding_box
-from raunet_jax.scores.overlap import count, overlap_scores
-from raunet_jax.scores.surface import surface_scores
+from raunet_jax.scores.structure import structure_scores
 
 ONE_EMPTY_HAUSDORFF95 = 373.13  # the challenge's: the diagonal of its 240 x 240 x 155 mm grid, rounded
 NAMES = ("dice", "sensitivity", "specificity", "hausdorff95")
@@ -27,17 +25,9 @@ def score_brain_case(
     Raises:
         ValueError: the shapes differ.
     """
-    if prediction.shape != reference.shape or prediction.ndim != 3:
-        raise ValueError(
-            f"prediction has shape {prediction.shape} and reference {reference.shape}; both must be the same (z, y, x)"
-        )
-    tumors = prediction > 0, reference > 0
-    box = bounding_box(tumors[0] | tumors[1])
-    slices = (slice(0, 0),) * 3 if box is None else box.slices
-    tumors = tuple(tumor[slices] for tumor in tumors)
-    scores = overlap_scores(count(*tumors, prediction.size)) | surface_scores(*tumors, spacing_mm)
-    if scores["hausdorff95"] is None:
-        scores["hausdorff95"] = 0.0 if box is None else ONE_EMPTY_HAUSDORFF95
+    scores = structure_scores(prediction, reference, spacing_mm)
+    if scores["hausdorff95"] is None:  # a mask is empty: both are where the Dice is 1
+        scores["hausdorff95"] = 0.0 if scores["dice"] == 1 else ONE_EMPTY_HAUSDORFF95
     return {"whole_tumor": scores}
 
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raunet_jax.geometry import bounding_box
-from raunet_jax.scores.overlap import count, overlap_scores
-from raunet_jax.scores.surface import surface_scores
+from raunet_jax.scores.structure import structure_scores
 
 NAMES = ("dice", "jaccard", "sensitivity", "specificity", "rvd", "assd", "msd", "hausdorff95")
 
@@ -21,12 +19,11 @@ def score_custom_case(
     Args:
         prediction, reference: (z, y, x) of one shape; every label above 0 is foreground.
         spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    masks = prediction > 0, reference > 0
-    box = bounding_box(masks[0] | masks[1])
-    slices = (slice(0, 0),) * 3 if box is None else box.slices
-    masks = tuple(mask[slices] for mask in masks)
-    return {"foreground": overlap_scores(count(*masks, prediction.size)) | surface_scores(*masks, spacing_mm)}
+    return {"foreground": structure_scores(prediction, reference, spacing_mm)}
 
 
 def summarise_custom(cases: Sequence[dict]) -> dict:

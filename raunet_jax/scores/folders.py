@@ -4,13 +4,13 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from data_prep.layouts import natural
 from raunet_jax.progress import progress, say
 from raunet_jax.scores.brats import score_brain_case, summarise_brain
 from raunet_jax.scores.custom import score_custom_case, summarise_custom
@@ -61,10 +61,10 @@ def score_folders(
             (predictions, references, reference_folder),
             (references, predictions, prediction_folder),
         )
-        for name in _natural(paths.keys() - others.keys())
+        for name in sorted(paths.keys() - others.keys(), key=natural)
     ]
     cases = []
-    both = _natural(predictions.keys() & references.keys())
+    both = sorted(predictions.keys() & references.keys(), key=natural)
     with progress("score", len(both)) as bar:
         for name in both:
             try:
@@ -116,13 +116,6 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
         else:
             masks[name] = path
     return masks, problems
-
-
-def _natural(names: Iterable[str]) -> list[str]:
-    def key(name: str) -> list[str | int]:
-        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-    return sorted(names, key=key)
 
 
 def _read_pair(

@@ -1,6 +1,5 @@
 """Our scores beside published ones (`raunet_jax.scores.published`), and scores on disk as JSON and CSV."""
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -9,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from raunet_jax.files import replacing, write_json
+from raunet_jax.files import write_csv, write_json
 from raunet_jax.scores.published import BRATS, IRCAD_LIVER, IRCAD_TUMOR, LITS_BOTH, LITS_LIVER, LITS_TUMOR, Row
 from raunet_jax.scores.statistics import LEVEL, score_intervals
 
@@ -203,9 +202,9 @@ def write_scores(path: str | os.PathLike, scores: dict) -> None:
     scores["intervals"] = score_intervals(scores)
     write_json(path, scores)
     cases = [_flat(case) for case in scores["cases"]]
-    _write_csv(path.with_suffix(".csv"), ["case"], cases)
+    write_csv(path.with_suffix(".csv"), cases, ["case"])
     tables = "tables.csv" if path.stem == "scores" else f"{path.stem}_tables.csv"
-    _write_csv(path.with_name(tables), ["table", "row"], _table_rows(scores, path.name))
+    write_csv(path.with_name(tables), _table_rows(scores, path.name))
 
 
 def _table_rows(scores: dict, source: str) -> list[dict]:
@@ -217,14 +216,6 @@ def _table_rows(scores: dict, source: str) -> list[dict]:
         for comparison in comparison_tables(scores)
         for row in (*comparison.ours, *comparison.published)
     ]
-
-
-def _write_csv(path: pathlib.Path, first: list[str], rows: list[dict]) -> None:
-    columns = list(dict.fromkeys(first + [name for row in rows for name in row]))
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
