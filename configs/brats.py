@@ -1,7 +1,7 @@
 """Whole brain tumor from four MR modalities: the wide RA-UNet on 64^3 patches (section IV-F).
 
 python run.py --config=configs/brats.py --config.data.root=/disk/MICCAI_BraTS_2018_Data_Training
-python run.py --config=configs/brats.py:strong ...   (patches augmented; the paper's are not)
+python run.py --config=configs/brats.py:strong ...   (patches augmented, windows mirrored; not the paper's)
 """
 
 from configs import common

@@ -39,6 +39,10 @@ def get_config() -> ConfigDict:
     config.network.stem_width = 0  # channels of Conv1 and Conv2; 0 = width
     config.network.bottom_width = 0  # channels of Res5 and Res6; 0 = 16 times width
     config.network.momentum = 0.99  # of the running batch statistics; short trainings need less, such as 0.8
+    config.network.lowering = (
+        "auto"  # exact rewrites: auto (by platform) | plain | names of raunet_jax/networks/lowering.py
+    )
+    config.network.remat = "none"  # what the gradient computes anew to save memory: none | blocks | all
 
     config.augment = ConfigDict()  # random changes of training patches, drawn on the device; the paper has none
     config.augment.flip = ()  # axes mirrored at random, of ("x", "y", "z")
@@ -62,6 +66,9 @@ def get_config() -> ConfigDict:
     config.window = ConfigDict()
     config.window.step = (0, 0, 0)  # voxels between neighbouring windows (x, y, z); 0 = half a patch
     config.window.batch_size = 1  # windows a network call
+    config.window.weights = "uniform"  # of a window's voxels where windows overlap: uniform | gaussian (as nnU-Net)
+    config.window.mirror = ()  # axes of ("x", "y", "z"): the mean over a window's 2^n mirrored copies, n axes
+    config.window.skip_empty = True  # windows of the lowest intensity alone are one input to the network: it runs once
     config.threshold = 0.5  # probability from which a voxel is foreground
     config.vote = "mean"  # mean | majority: how the folds' models are joined
     return config.lock()  # a field that is not above is a mistake
@@ -78,4 +85,6 @@ def strong(config: ConfigDict, argument: str) -> ConfigDict:
         config.augment.rotation = 15.0
         config.augment.scale = 0.15
         config.augment.intensity = 0.1
+        config.window.weights = "gaussian"
+        config.window.mirror = config.augment.flip  # a network knows the mirrored copies that it was trained on
     return config

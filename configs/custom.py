@@ -1,7 +1,7 @@
 """Anybody's own task: one RA-UNet-II on a folder of images/ and labels/ with a dataset.json (the Decathlon's format).
 
     python run.py --config=configs/custom.py --config.data.root=/disk/Task04_Hippocampus
-    python run.py --config=configs/custom.py:strong ...   (patches augmented)
+    python run.py --config=configs/custom.py:strong ...   (patches augmented, windows mirrored)
 
 All labels are found as one; --config.data.foreground='(2,)' picks some. What is open below is worked out from the scans
 when training begins, and stands in the run's config.json.

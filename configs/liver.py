@@ -1,7 +1,7 @@
 """The liver cascade of the paper: localise, segment the liver, segment its tumors, each stage trained in turn.
 
     python run.py --config=configs/liver.py --config.data.root=/disk/lits
-    python run.py --config=configs/liver.py:strong ...   (patches augmented in every stage; the paper's are not)
+    python run.py --config=configs/liver.py:strong ...   (patches augmented, windows mirrored in every stage)
 
 Fields of one stage are `config.stages.STAGE.FIELD`; seed, data and precision are shared by all three.
 """

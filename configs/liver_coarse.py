@@ -1,7 +1,7 @@
 """Stage 1, liver localisation: RA-UNet-I on 256x256 slices of the down-sampled scan (paper section III-E).
 
 python run.py --config=configs/liver_coarse.py --config.data.root=/disk/lits
-python run.py --config=configs/liver_coarse.py:strong ...   (patches augmented; the paper's are not)
+python run.py --config=configs/liver_coarse.py:strong ...   (patches augmented, windows mirrored; not the paper's)
 """
 
 from configs import common

@@ -2,7 +2,7 @@
 
 python run.py --config=configs/liver_tumor.py --config.data.root=/disk/lits
 python run.py --config=configs/liver_tumor.py:64x64x32 ...   (the patch-size study: also 32x32x32)
-python run.py --config=configs/liver_tumor.py:64x64x32,strong ...   (patches augmented; the paper's are not)
+python run.py --config=configs/liver_tumor.py:64x64x32,strong ... (patches augmented, windows mirrored; not the paper's)
 """
 
 from configs import common

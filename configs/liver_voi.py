@@ -1,7 +1,7 @@
 """Stage 2, liver segmentation: RA-UNet-II on the liver's box, 224x224 in plane, 32 slices at a time (section III-F).
 
 python run.py --config=configs/liver_voi.py --config.data.root=/disk/lits
-python run.py --config=configs/liver_voi.py:strong ...   (patches augmented; the paper's are not)
+python run.py --config=configs/liver_voi.py:strong ...   (patches augmented, windows mirrored; not the paper's)
 """
 
 from configs import common

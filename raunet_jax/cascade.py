@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.components import largest_and_sizes
-from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, whole
+from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
 from raunet_jax.intensity import Encoded, encode, kind_of
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.views import view_for
 from raunet_jax.volume import Volume
-from raunet_jax.windows import make_forward, predict_windows, window_origins
+from raunet_jax.windows import check_window, empty_windows, make_forward, predict_windows, window_origins
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
 WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map
 MAPS = {"coarse": "liver", "voi": "liver", "tumor": "tumor"} | WHOLE_VOLUME  # name of each stage's probability map
+_SLAB = 32  # slices of a mask brought back to full size at once, so that a long CT's never lies in memory as float32
 RIVAL_SHARE = 0.5  # of the largest component's size, from which the second largest is worth a warning
 Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
 
@@ -85,7 +86,7 @@ def load_cascade(
 
     Thresholds, votes and windows are those of `config`, by default of the recipe saved in `workdir`. `fold` picks one
     model of the stages that have several. Raises FileNotFoundError when `workdir` is no run folder, ModelMissing when a
-    stage was not trained.
+    stage was not trained, ValueError when its windows cannot be merged as asked for.
     """
     config = config or recipe.load(workdir / "config.json")
     models = {}
@@ -97,6 +98,7 @@ def load_cascade(
         with model.config.ignore_type():
             for field in INFERENCE_FIELDS:
                 model.config[field] = stage[field]
+        check_window(model.config.window, _patch(model.config))
         models[name] = model
     return models
 
@@ -133,7 +135,9 @@ def segment(
 
     liver = reference_liver
     if "coarse" in models:
-        found.probabilities["liver"], liver, sizes = timed("coarse", _locate_liver)
+        probabilities, liver, sizes = timed("coarse", _locate_liver, "voi" not in models)
+        if probabilities is not None:
+            found.probabilities["liver"] = probabilities
         found.warnings += _rivals(volume.name, "coarse", sizes)
         if not liver.any() and len(models) > 1:
             found.warnings.append(f"{volume.name}: stage coarse found no liver; the whole volume is searched instead")
@@ -166,21 +170,30 @@ def _whole_view(encoded: Encoded, model: StageModel, announce: Announce):
     return _vote(_fold_maps(encoded, model, view_for(model.config.stage, shape, None, model.config), announce), model)
 
 
-def _locate_liver(encoded: Encoded, model: StageModel, announce: Announce):
-    """The largest component is chosen on the small slices, as the paper does, and then brought back to full size."""
+def _locate_liver(encoded: Encoded, model: StageModel, keep_map: bool, announce: Announce):
+    """The largest component is chosen on the small slices, as the paper does, and then brought back to full size.
+
+    The probabilities are None unless they are to be kept: where stage voi runs, the liver's are those of that stage.
+    """
     shape = encoded.voxels.shape[:3]
     view = view_for("coarse", shape, None, model.config)
     probabilities, mask, _ = _vote(_fold_maps(encoded, model, view, announce), model)
     largest, sizes = largest_and_sizes(mask)
-    return view.back(probabilities, shape), view.back(largest.astype(np.float32), shape) >= 0.5, sizes
+    liver = np.empty(shape, bool)
+    for first in range(0, shape[0], _SLAB):
+        slab = largest[first : first + _SLAB].astype(np.float32)
+        liver[first : first + _SLAB] = resize_in_plane(slab, shape[1:]) >= 0.5
+    return resize_in_plane(probabilities, shape[1:]) if keep_map else None, liver, sizes
 
 
 def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Announce):
     shape = encoded.voxels.shape[:3]
     view = view_for("voi", shape, box, model.config)
-    maps = (view.back(small, shape) for small in _fold_maps(encoded, model, view, announce))
+    in_plane = view.box.shape[1:]
+    maps = (resize_in_plane(small, in_plane) for small in _fold_maps(encoded, model, view, announce))
     probabilities, mask, _ = _vote(maps, model)
-    return probabilities, *largest_and_sizes(mask)
+    liver, sizes = largest_and_sizes(mask)
+    return _embed(probabilities, view.box, shape), _embed(liver, view.box, shape), sizes
 
 
 def _rivals(name: str, stage: str, sizes: np.ndarray) -> list[str]:
@@ -212,18 +225,33 @@ def _cut(name: str, liver: np.ndarray, box: Box) -> list[str]:
 def _segment_tumor(encoded: Encoded, model: StageModel, liver: np.ndarray, announce: Announce):
     shape = encoded.voxels.shape[:3]
     view = view_for("tumor", shape, bounding_box(liver), model.config)
-    maps = (view.back(part, shape) for part in _fold_maps(encoded, model, view, announce))
-    probabilities, mask, votes = _vote(maps, model)
-    return probabilities, mask & (liver > 0), votes
+    probabilities, mask, votes = _vote(_fold_maps(encoded, model, view, announce), model)
+    mask &= liver[view.box.slices] > 0
+    return tuple(_embed(array, view.box, shape) for array in (probabilities, mask, votes))
+
+
+def _embed(array: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
+    """What was found in `box`, on the volume's grid: 0 outside, where nothing was looked for."""
+    if array.shape == shape:
+        return array
+    out = np.zeros(shape, array.dtype)
+    out[box.slices] = array
+    return out
+
+
+def _patch(config: ConfigDict) -> tuple[int, int, int]:
+    return tuple(reversed(config.patch_size))
 
 
 def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announce) -> Iterator[np.ndarray]:
     """Each fold's probabilities on the view's grid; a view thinner than a patch is padded and cropped again."""
-    config = model.config
-    patch = tuple(reversed(config.patch_size))
-    step = tuple(stride or max(1, size // 2) for stride, size in zip(reversed(config.window.step), patch, strict=True))
+    config, window, patch = model.config, model.config.window, _patch(model.config)
+    step = tuple(stride or max(1, size // 2) for stride, size in zip(reversed(window.step), patch, strict=True))
     minimum = encoded.voxels.min(axis=(0, 1, 2))
-    voxels, inner = pad_to(view.image(encoded.voxels), patch, minimum)
+    part = encoded.voxels[view.box.slices] if view.size is None else view.image(encoded.voxels)
+    voxels, inner = pad_to(part, patch, minimum)
+    # At or below `low` all intensities are the same to a network, which is then run for one such window.
+    empty = empty_windows(voxels, encoded.low, patch, step) if window.skip_empty else None
     forward = make_forward(make_network(config))
     count = len(window_origins(voxels.shape[:3], patch, step))
     advance = announce(config.stage, count * len(model.variables))
@@ -232,23 +260,26 @@ def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announ
         def probabilities(windows, variables=variables):
             return forward(variables, windows, encoded.low, encoded.high)
 
-        yield predict_windows(probabilities, voxels, patch, step, config.window.batch_size, advance)[inner]
+        settings = {"weights": window.weights, "mirror": window.mirror, "empty": empty}
+        yield predict_windows(probabilities, voxels, patch, step, window.batch_size, advance, **settings)[inner]
 
 
 def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean probability float32, mask uint8, votes uint8) of the folds' maps, one in memory at a time.
+    """(mean probability float32, mask uint8, votes uint8) of the folds' maps, one in memory beside the mean.
 
-    Votes: how many folds' own probability reaches the threshold.
+    The first map becomes the mean. Votes: how many folds' own probability reaches the threshold.
 
     `mean`: foreground where the mean reaches the threshold. `majority`: where more than half of the folds reach it.
     """
     rule, threshold, folds = model.config.vote, model.config.threshold, len(model.variables)
     if rule not in ("mean", "majority"):
         raise ValueError(f"config.vote is {rule!r}; choose mean or majority")
-    total = votes = 0
+    mean = next(maps)
+    votes = (mean >= threshold).astype(np.uint8)
     for probabilities in maps:
-        total = total + probabilities
-        votes = votes + (probabilities >= threshold).astype(np.uint8)
-    mean = total / np.float32(folds)
+        votes += probabilities >= threshold
+        mean += probabilities
+        del probabilities  # or it would lie in memory while the next is made
+    mean /= np.float32(folds)
     mask = mean >= threshold if rule == "mean" else votes * 2 > folds
     return mean, mask.astype(np.uint8), votes

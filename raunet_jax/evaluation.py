@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_case
@@ -17,6 +16,7 @@ from raunet_jax import attribution, lesion_table, recipe, scores
 from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
 from raunet_jax.files import write_json
 from raunet_jax.progress import progress, say
+from raunet_jax.read_ahead import CASE_ERRORS, Saving, in_turn
 from raunet_jax.uncertainty import uncertainty_map
 from raunet_jax.volume import Volume, write_map, write_mask
 
@@ -75,34 +75,43 @@ def evaluate(
     folder = output / "evaluation"
     seen_by_stage_1 = _contents([read_split(workdir / "coarse")["train"]]) if "stages" in config else ()
     cases, lesions = [], {}
+
+    def work(case, held):
+        (volume, mask) = held
+        bar.advance(0, case.name)
+        reference_liver = None if "coarse" in models or last.stage in WHOLE_VOLUME else mask > 0
+        found = segment(volume, models, reference_liver)
+        cascade = models.keys() == {"coarse", "voi", "tumor"}
+        return volume, mask, found, attribution.attribute(volume, mask, found, models) if cascade else None
+
+    def finish(case, outcome, saving):
+        try:
+            volume, mask, found, attributed = outcome.result()
+            record = {"case": case.name} | _score(found, mask, volume, set(models))
+            if attributed:
+                record["attribution"] = attributed
+            if contents[case.name] in seen_by_stage_1:
+                record["stage_1_trained_on_it"] = True
+            if case.name in leaks:
+                record["leak"] = True
+            found_and_missed = lesion_table.lesions_of(found, last.stage, volume.affine, mask)
+            _write(folder, case, volume, mask, found, found_and_missed, saving)
+            if uncertainty:
+                entropy = uncertainty_map(found, last.stage)
+                with saving():
+                    write_map(folder / f"{case.name}_uncertainty.nii.gz", entropy, volume)
+        except CASE_ERRORS as error:
+            failed.append(f"{case.name}: {error}")
+            say(failed[-1])
+        else:
+            cases.append(record)
+            lesions[case.name] = found_and_missed
+        bar.advance(1, case.name)
+
     with progress("evaluate", sum(len(group.cases) for group in groups)) as bar:
         for group in groups:
             models = load_cascade(workdir, config, group.fold)
-            for case in group.cases:
-                bar.advance(0, case.name)
-                try:
-                    volume, mask = read_case(case, last)
-                    reference_liver = None if "coarse" in models or last.stage in WHOLE_VOLUME else mask > 0
-                    found = segment(volume, models, reference_liver)
-                    record = {"case": case.name} | _score(found, mask, volume, set(models))
-                    if models.keys() == {"coarse", "voi", "tumor"}:
-                        record["attribution"] = attribution.attribute(volume, mask, found, models)
-                    if contents[case.name] in seen_by_stage_1:
-                        record["stage_1_trained_on_it"] = True
-                    if case.name in leaks:
-                        record["leak"] = True
-                    found_and_missed = lesion_table.lesions_of(found, last.stage, volume.affine, mask)
-                    _write(folder, case, volume, mask, found, found_and_missed)
-                    if uncertainty:
-                        path = folder / f"{case.name}_uncertainty.nii.gz"
-                        write_map(path, uncertainty_map(found, last.stage), volume)
-                except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:
-                    failed.append(f"{case.name}: {error}")
-                    say(failed[-1])
-                else:
-                    cases.append(record)
-                    lesions[case.name] = found_and_missed
-                bar.advance(1, case.name)
+            in_turn(group.cases, lambda case: read_case(case, last), work, finish, lambda held: held[0].voxels.size)
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(failed))
     if last.stage in lesion_table.STAGES:
@@ -246,13 +255,21 @@ def _unseen(stages: set[str]) -> list[str]:
 
 
 def _write(
-    folder: pathlib.Path, case: Case, volume: Volume, mask: np.ndarray, found: Segmentation, lesions: list[dict] | None
+    folder: pathlib.Path,
+    case: Case,
+    volume: Volume,
+    mask: np.ndarray,
+    found: Segmentation,
+    lesions: list[dict] | None,
+    saving: Saving,
 ) -> None:
     reference = folder / f"{case.name}_reference.nii.gz"
-    write_mask(folder / f"{case.name}_seg.nii.gz", found.labels, volume)
-    write_mask(reference, mask, volume)
+    for path, labels in ((folder / f"{case.name}_seg.nii.gz", found.labels), (reference, mask)):
+        with saving():
+            write_mask(path, labels, volume)
     for name, probabilities in found.probabilities.items():
-        write_map(folder / f"{case.name}_{name}.nii.gz", probabilities, volume)
+        with saving():
+            write_map(folder / f"{case.name}_{name}.nii.gz", probabilities, volume)
     record = {
         "case": case.name,
         "images": [str(path.absolute()) for path in case.images],
@@ -264,4 +281,5 @@ def _write(
         "warnings": found.warnings,
         "lesions": lesions,
     }
-    write_json(folder / f"{case.name}.json", record)
+    with saving():
+        write_json(folder / f"{case.name}.json", record)

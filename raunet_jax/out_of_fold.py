@@ -4,7 +4,6 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_image
@@ -12,6 +11,7 @@ from raunet_jax.cascade import load_cascade, segment
 from raunet_jax.files import write_json
 from raunet_jax.geometry import Box, bounding_box
 from raunet_jax.progress import progress, say
+from raunet_jax.read_ahead import CASE_ERRORS, in_turn
 
 BOXES = "boxes.json"
 
@@ -24,7 +24,7 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
     patches are cut around the reference liver, and this is said.
 
     What is found is kept in RUN/voi/boxes.json, case by case, and found again only when the models have changed, or
-    their threshold, vote or step between windows.
+    their threshold, their vote or how windows are laid and merged.
 
     Args:
       config: the cascade's recipe.
@@ -44,17 +44,22 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
     same = all(known.get(field) == value for field, value in made_by.items())
     found = {name: box for name, box in known.get("boxes", {}).items() if name in cases and same}
     with progress("out-of-fold livers", len(cases), len(found)) as bar:
-        for name, case in cases.items():
-            if name in found:
-                continue
+
+        def work(case, volume):
+            return bounding_box(segment(volume, models[str(wanted[case.name])]).labels)
+
+        def finish(case, outcome, saving):
             try:
-                result = segment(read_image(case, stage), models[str(wanted[name])])
-            except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
-                say(f"{name}: no out-of-fold liver ({str(error) or type(error).__name__})")
+                found[case.name] = outcome.result()
+            except CASE_ERRORS as error:
+                say(f"{case.name}: no out-of-fold liver ({str(error) or type(error).__name__})")
             else:
-                found[name] = bounding_box(result.labels)
-                write_json(path, made_by | {"boxes": found})
-            bar.advance(1, name)
+                with saving():
+                    write_json(path, made_by | {"boxes": found})
+            bar.advance(1, case.name)
+
+        others = [case for name, case in cases.items() if name not in found]
+        in_turn(others, lambda case: read_image(case, stage), work, finish, lambda volume: volume.voxels.size)
     missing = sorted(name for part, names in split.items() if part != "test" for name in names if not found.get(name))
     if missing:
         say(f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}")
@@ -62,5 +67,7 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
 
 
 def _inference(stage: ConfigDict) -> dict:
-    """What a recipe may change of a trained stage's answer; the windows' batch size changes none."""
-    return {"threshold": stage.threshold, "vote": stage.vote, "window_step": list(stage.window.step)}
+    """What a recipe may change of a trained stage's answer; the windows' batch size and skipping change none."""
+    merged = {"window_weights": stage.window.weights, "window_mirror": sorted(stage.window.mirror)}
+    chosen = {name: value for name, value in merged.items() if value not in ("uniform", [])}
+    return {"threshold": stage.threshold, "vote": stage.vote, "window_step": list(stage.window.step)} | chosen

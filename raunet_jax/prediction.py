@@ -4,9 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
-
-from jax.errors import JaxRuntimeError
+from collections.abc import Callable, Iterable, Mapping
 
 from data_prep import layouts
 from raunet_jax import lesion_table
@@ -15,6 +13,7 @@ from raunet_jax.components import component_sizes
 from raunet_jax.files import write_csv, write_json
 from raunet_jax.intensity import kind_of
 from raunet_jax.progress import progress, say
+from raunet_jax.read_ahead import CASE_ERRORS, in_turn
 from raunet_jax.report.page import look_of
 from raunet_jax.report.prediction_page import write_prediction_page
 from raunet_jax.uncertainty import uncertainty_map
@@ -183,7 +182,7 @@ def predict(
     CASE_seg.nii.gz (uint8, on the scan's own grid), with `probabilities` the float32 maps beside it, with `uncertainty`
     CASE_uncertainty.nii.gz (see `uncertainty_map`), summary.json, summary.csv and lesions.csv after every case, and at
     the end a PNG a case and index.html. A scan that fails is listed under "failed" in the summary, with the reason,
-    and the others go on.
+    and the others go on. Scans are read and results written while the device segments others, see `in_turn`.
 
     Returns:
         The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
@@ -195,58 +194,89 @@ def predict(
     last = list(models.values())[-1].config
     kind = kind_of(last.data.modalities)
     summary = {"cases": [], "failed": failed}
-    with progress("predict", len(scans)) as bar:
-        for scan in scans:
 
-            def announce(stage, windows, name=scan.name):
-                done = 0
+    def read(scan):
+        begin = time.monotonic()
+        mask = _mask_of(output, scan)
+        if mask.exists() and not is_prediction(mask):
+            raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
+        volume = read_scan(scan.images, kind, scan.channels, last.data.repair)
+        return dataclasses.replace(volume, name=scan.name), time.monotonic() - begin
 
-                def advance(count):
-                    nonlocal done
-                    done += count
-                    bar.advance(0, f"{name} {stage} {done}/{windows}")
+    def work(scan, held):
+        (volume, seconds), begin = held, time.monotonic()
+        found = segment(volume, models, announce=_announcer(bar, scan.name))
+        return volume, found, seconds + time.monotonic() - begin
 
-                return advance
-
-            begin = time.monotonic()
-            mask = output / f"{scan.name}_seg.nii.gz"
-            try:
-                if mask.exists() and not is_prediction(mask):
-                    raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
-                volume = read_scan(scan.images, kind, scan.channels, last.data.repair)
-                volume = dataclasses.replace(volume, name=scan.name)
-                found = segment(volume, models, announce=announce)
-                write_mask(mask, found.labels, volume)
-                for name, values in found.probabilities.items() if probabilities else ():
+    def finish(scan, outcome, saving):
+        begin = time.monotonic()
+        try:
+            volume, found, seconds = outcome.result()
+            with saving():
+                write_mask(_mask_of(output, scan), found.labels, volume)
+            for name, values in found.probabilities.items() if probabilities else ():
+                with saving():
                     write_map(output / f"{scan.name}_{name}.nii.gz", values, volume)
-                if uncertainty:
-                    write_map(output / f"{scan.name}_uncertainty.nii.gz", uncertainty_map(found, last.stage), volume)
-                lesions = lesion_table.lesions_of(found, last.stage, volume.affine)
-            except (OSError, ValueError, MemoryError, JaxRuntimeError) as error:  # Jax: out of device memory
-                failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
-                say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
-            else:
-                for warning in found.warnings:
-                    say(f"warning: {warning}")
-                summary["cases"].append(
-                    {
-                        "case": scan.name,
-                        "input": str(scan.images[0].absolute()),
-                        "images": [str(path.absolute()) for path in scan.images],
-                        "channels": list(scan.channels),
-                        "mask": str(mask.absolute()),
-                        **summarise(found, volume),
-                        "box": found.box and {"start": found.box.start, "stop": found.box.stop},
-                        "seconds": round(time.monotonic() - begin, 2),
-                        "warnings": found.warnings,
-                        "lesions": lesions,
-                    }
-                )
+            if uncertainty:
+                entropy = uncertainty_map(found, last.stage)
+                with saving():
+                    write_map(output / f"{scan.name}_uncertainty.nii.gz", entropy, volume)
+            lesions = lesion_table.lesions_of(found, last.stage, volume.affine)
+        except CASE_ERRORS as error:
+            failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
+            say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
+        else:
+            for warning in found.warnings:
+                say(f"warning: {warning}")
+            seconds += time.monotonic() - begin
+            summary["cases"].append(_entry(scan, _mask_of(output, scan), volume, found, seconds, lesions))
+        with saving():
             _write_summary(output, summary)
-            bar.advance(1, scan.name)
+        bar.advance(1, scan.name)
+
+    with progress("predict", len(scans)) as bar:
+        in_turn(scans, read, work, finish, lambda held: held[0].voxels.size)
     _write_summary(output, summary)
     write_prediction_page(output, look_of(last))
     return summary
+
+
+def _mask_of(output: pathlib.Path, scan: Input) -> pathlib.Path:
+    return output / f"{scan.name}{MASK_ENDING}.nii.gz"
+
+
+def _announcer(bar, name: str) -> Callable:
+    """`segment`'s `announce`, which shows a case's windows beside the bar of the cases."""
+
+    def announce(stage, windows):
+        done = 0
+
+        def advance(count):
+            nonlocal done
+            done += count
+            bar.advance(0, f"{name} {stage} {done}/{windows}")
+
+        return advance
+
+    return announce
+
+
+def _entry(
+    scan: Input, mask: pathlib.Path, volume: Volume, found: Segmentation, seconds: float, lesions: list[dict] | None
+) -> dict:
+    """What the summary says of a case; `seconds` are those of reading, segmenting and writing it, waiting left out."""
+    return {
+        "case": scan.name,
+        "input": str(scan.images[0].absolute()),
+        "images": [str(path.absolute()) for path in scan.images],
+        "channels": list(scan.channels),
+        "mask": str(mask.absolute()),
+        **summarise(found, volume),
+        "box": found.box and {"start": found.box.start, "stop": found.box.stop},
+        "seconds": round(seconds, 2),
+        "warnings": found.warnings,
+        "lesions": lesions,
+    }
 
 
 def _write_summary(output: pathlib.Path, summary: dict) -> None:

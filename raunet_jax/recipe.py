@@ -5,6 +5,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 # What a trained network and its patches are made of: a run cannot go on with another value.
 FIXED_FIELDS = "stage seed data window_hu patch_size box_margin voi network augment batch_size precision".split()
 # Of `data`, what may differ: where things lie, how many processes prepare them, and what is scored.
@@ -16,12 +18,27 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
+    """A recipe saved by `to_json`. Fields that there were none of then have the value that changes nothing."""
+
     def tuples(value):
         if isinstance(value, list):
             return tuple(tuples(part) for part in value)
         return {key: tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
 
-    return ConfigDict(tuples(json.loads(text)))
+    saved, defaults = tuples(json.loads(text)), common.get_config().to_dict()
+    if "stages" in saved:
+        saved["stages"] = {name: _filled(stage, defaults) for name, stage in saved["stages"].items()}
+        return ConfigDict(saved)
+    return ConfigDict(_filled(saved, defaults))
+
+
+def _filled(saved: dict, defaults: dict) -> dict:
+    """`saved`, and those of `defaults` that it lacks, at any depth."""
+    both = {
+        name: _filled(saved[name], default) if isinstance(default, dict) and name in saved else saved.get(name, default)
+        for name, default in defaults.items()
+    }
+    return saved | both
 
 
 def load(path: pathlib.Path) -> ConfigDict:

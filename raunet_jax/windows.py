@@ -1,8 +1,15 @@
-"""Overlapping windows over a volume: cut, predicted and merged on the device."""
+"""Overlapping windows over a volume: cut and merged on the host while the device computes the next ones.
 
+The device sees batches of windows alone, all of one shape. So one compiled network serves volumes of any shape, device
+memory does not grow with the volume, nothing is indexed beyond what an int32 holds, and the sums are those of a plain
+loop, in the windows' order, on every device. Cutting and adding a window of 32x128x128 takes a core a third of a
+millisecond; the network takes from several milliseconds (GPU) to a second (CPU) for it.
+"""
+
+import collections
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +19,10 @@ from jaxtyping import Array, Float
 from raunet_jax.intensity import normalise
 from raunet_jax.networks.raunet import RAUNet
 
+AHEAD = 2  # batches that the device is given beyond the one that is waited for
+AXES = {"x": 3, "y": 2, "z": 1}  # of windows (b, z, y, x, c) and of their probabilities (b, z, y, x)
+Forward = Callable[[Array], Float[Array, "b z y x"]]
+
 
 def window_origins(shape: Sequence[int], patch: Sequence[int], step: Sequence[int]) -> np.ndarray:
     """First voxels `(n, 3)` of the windows that cover a volume of `shape`; all arguments (z, y, x).
@@ -19,6 +30,11 @@ def window_origins(shape: Sequence[int], patch: Sequence[int], step: Sequence[in
     Neighbours are `step` apart, except that the last window of each axis ends with the volume. Raises ValueError for a
     volume smaller than a patch or a step that leaves gaps.
     """
+    return np.array(list(itertools.product(*_starts(shape, patch, step))), np.int32)
+
+
+def _starts(shape: Sequence[int], patch: Sequence[int], step: Sequence[int]) -> list[list[int]]:
+    """The windows' first voxels along each axis; their product are the windows."""
     axes = []
     for size, length, stride in zip(shape, patch, step, strict=True):
         if size < length:
@@ -28,7 +44,53 @@ def window_origins(shape: Sequence[int], patch: Sequence[int], step: Sequence[in
                 f"window step {stride} must be from 1 to the window's {length} voxels, or voxels are missed"
             )
         axes.append([*range(0, size - length, stride), size - length])
-    return np.array(list(itertools.product(*axes)), np.int32)
+    return axes
+
+
+def empty_windows(volume: np.ndarray, floor: np.ndarray, patch: Sequence[int], step: Sequence[int]) -> np.ndarray:
+    """Which windows, bool `(n,)` in the order of `window_origins`, have no voxel above `floor` (c,) in any channel.
+
+    `volume` (z, y, x, c). The highest voxel of a window is that of its slices' highest rows, so one axis after the
+    other is reduced, and the volume itself is read about `patch / step` times along one axis only.
+    """
+    highest = volume
+    for axis, (starts, length) in enumerate(zip(_starts(volume.shape[:3], patch, step), patch, strict=True)):
+        before = (slice(None),) * axis
+        parts = [highest[*before, start : start + length].max(axis=axis) for start in starts]
+        highest = np.stack(parts, axis=axis)
+    return (highest <= floor).all(axis=-1).ravel()
+
+
+def check_window(window, patch: Sequence[int]) -> None:
+    """Raise ValueError for a recipe's `config.window` that windows of `patch` (z, y, x) cannot be merged by."""
+    _profiles(window.weights, patch)
+    _flips(window.mirror, patch)
+
+
+def _profiles(weights: str, patch: Sequence[int]) -> list[np.ndarray]:
+    """A window's weight is the product of its place's on these three: float32 (length,) along z, y, x.
+
+    "gaussian": standard deviation an eighth of the patch, centred, as in nnU-Net (Isensee et al., Nature Methods 2021):
+    the network is least sure near a window's border, where it sees one side of a voxel only.
+    """
+    if weights == "uniform":
+        return [np.ones(length, np.float32) for length in patch]
+    if weights != "gaussian":
+        raise ValueError(f"config.window.weights is {weights!r}; choose uniform or gaussian")
+    places = [np.arange(length) - (length - 1) / 2 for length in patch]
+    return [np.exp(-0.5 * (8 * place / len(place)) ** 2).astype(np.float32) for place in places]
+
+
+def _flips(mirror: Sequence[str], patch: Sequence[int]) -> list[tuple[int, ...]]:
+    """The axes to flip for each of the mirrored copies of a batch, the first of them the batch itself."""
+    there = [axis for axis in AXES if axis != "z" or patch[0] > 1]
+    for axis in mirror:
+        if axis not in there:
+            raise ValueError(
+                f"config.window.mirror has {axis!r}; windows of (z, y, x) {tuple(patch)} have axes {', '.join(there)}"
+            )
+    axes = sorted({AXES[axis] for axis in mirror})
+    return [chosen for count in range(len(axes) + 1) for chosen in itertools.combinations(axes, count)]
 
 
 @functools.lru_cache
@@ -49,52 +111,102 @@ def make_forward(network: RAUNet) -> Callable:
     return forward
 
 
-@functools.partial(jax.jit, static_argnames="patch")
-def _cut(volume, origins, patch):
-    sizes = (*patch, volume.shape[-1])
-    return jax.vmap(lambda origin: jax.lax.dynamic_slice(volume, (*origin, 0), sizes))(origins)
-
-
-@functools.partial(jax.jit, donate_argnums=(0, 1))
-def _add(total, weight, windows, origins, valid):
-    def add_one(index, sums):
-        total, weight = sums
-        at, shape = tuple(origins[index]), windows.shape[1:]
-        seen = jax.lax.dynamic_slice(total, at, shape) + windows[index] * valid[index]
-        count = jax.lax.dynamic_slice(weight, at, shape) + valid[index]
-        return jax.lax.dynamic_update_slice(total, seen, at), jax.lax.dynamic_update_slice(weight, count, at)
-
-    return jax.lax.fori_loop(0, windows.shape[0], add_one, (total, weight))
-
-
 def predict_windows(
-    forward: Callable[[Array], Float[Array, "b z y x"]],
+    forward: Forward,
     volume: np.ndarray,
     patch: Sequence[int],
     step: Sequence[int],
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
+    weights: str = "uniform",
+    mirror: Sequence[str] = (),
+    empty: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Mean of the windows' probabilities at each voxel: float32 (z, y, x).
-
-    The volume goes to the device once; windows are cut and summed there, so that only the finished map comes back.
+    """Weighted mean of the windows' probabilities at each voxel: float32 (z, y, x).
 
     Args:
         forward: windows (b, z, y, x, c) -> probabilities (b, z, y, x).
         volume: (z, y, x, c), at least a patch in size.
         patch, step: voxels (z, y, x).
         batch_size: windows a call of `forward`; the last call is filled up, so that it is compiled once.
-        advance: told the number of windows finished, batch by batch.
+        advance: told the number of windows finished, `batch_size` at a time.
+        weights: of a window's voxels, "uniform" or "gaussian".
+        mirror: axes of "x", "y", "z"; each window's probabilities are the mean over all its mirrored copies.
+        empty: bool (n,), see `empty_windows`: windows that are all the same to `forward`, which is given one of them.
+
+    Raises:
+        ValueError: as `window_origins` does, and for weights or axes there are none of.
     """
+    starts = _starts(volume.shape[:3], patch, step)
     origins = window_origins(volume.shape[:3], patch, step)
-    volume = jnp.asarray(volume)
-    total = jnp.zeros(volume.shape[:3], jnp.float32)
-    weight = jnp.zeros(volume.shape[:3], jnp.float32)
+    profiles = _profiles(weights, patch)
+    weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
+    empty = np.zeros(len(origins), bool) if empty is None else empty
+    seen = np.concatenate([np.flatnonzero(empty)[:1], np.flatnonzero(~empty)])
+    answers = _answers(_mirrored(forward, _flips(mirror, patch)), volume, origins[seen], patch, batch_size)
+    of_empty = next(answers).copy() if empty.any() else None
+
+    total, weighted = np.zeros(volume.shape[:3], np.float32), np.empty(patch, np.float32)
+    for count, (origin, is_empty) in enumerate(zip(origins, empty, strict=True), start=1):
+        answer = of_empty if is_empty else next(answers)
+        total[_where(origin, patch)] += answer if weights == "uniform" else np.multiply(answer, weight, out=weighted)
+        if count % batch_size == 0 or count == len(origins):
+            advance((count - 1) % batch_size + 1)
+    # The windows are a product of three axes, and so are their weights: the weights' sum at a voxel needs no volume.
+    sums = [_sums(*axis) for axis in zip(volume.shape[:3], starts, profiles, strict=True)]
+    plane = np.multiply.outer(sums[1], sums[2])
+    for merged, along_z in zip(total, sums[0], strict=True):
+        merged /= along_z * plane
+    return total
+
+
+def _where(origin: np.ndarray, patch: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + length) for first, length in zip(origin, patch, strict=True))
+
+
+def _sums(size: int, starts: Sequence[int], profile: np.ndarray) -> np.ndarray:
+    """Of the windows' weights at each of an axis's `size` voxels, float32."""
+    sums = np.zeros(size, np.float32)
+    for start in starts:
+        sums[start : start + len(profile)] += profile
+    return sums
+
+
+def _mirrored(forward: Forward, flips: Sequence[tuple[int, ...]]) -> Forward:
+    """The mean over the mirrored copies of a batch; the network within is the same compiled one for each of them."""
+    if len(flips) == 1:
+        return forward
+
+    def mean(windows):
+        total = forward(windows)
+        for axes in flips[1:]:
+            total = total + jnp.flip(forward(jnp.flip(windows, axes)), axes)
+        return total / len(flips)
+
+    return mean
+
+
+def _answers(
+    forward: Forward, volume: np.ndarray, origins: np.ndarray, patch: Sequence[int], batch_size: int
+) -> Iterator[np.ndarray]:
+    """`forward` of each window in turn, (z, y, x).
+
+    JAX returns before the device has computed, so that meanwhile the next batches are cut and copied and the one before
+    is merged; waiting for the oldest of AHEAD + 1 bounds what lies on the device.
+    """
+    under_way = collections.deque()
+
+    def oldest():
+        count, answer = under_way.popleft()
+        return np.asarray(answer)[:count]  # waits for the device
+
     for first in range(0, len(origins), batch_size):
         some = origins[first : first + batch_size]
-        valid = np.arange(batch_size) < len(some)
-        some = np.concatenate([some, np.repeat(some[-1:], batch_size - len(some), axis=0)])
-        windows = forward(_cut(volume, some, tuple(patch)))
-        total, weight = _add(total, weight, windows, some, valid.astype(np.float32))
-        advance(int(valid.sum()))
-    return np.asarray(total / weight)
+        windows = np.empty((batch_size, *patch, volume.shape[-1]), volume.dtype)
+        for index, window in enumerate(windows):
+            window[...] = volume[_where(some[min(index, len(some) - 1)], patch)]
+        under_way.append((len(some), forward(jnp.asarray(windows))))
+        if len(under_way) > AHEAD:
+            yield from oldest()
+    while under_way:
+        yield from oldest()

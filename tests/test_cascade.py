@@ -258,6 +258,100 @@ def test_progress_counts_the_windows_of_all_folds():
     assert told == {"coarse": [20, 20], "voi": [3, 3]}
 
 
+def clipping_forward(calls):
+    """Like a network: blind to what lies outside the intensity range, and no two places of a window answer alike."""
+
+    def make_forward(network):
+        def forward(variables, windows, low, high):
+            calls.append(windows.shape)
+            place = np.linspace(0, 0.5, np.prod(windows.shape[1:4]), dtype=np.float32).reshape(windows.shape[1:4])
+            return (np.clip(windows, low, high).max(axis=-1) - low[0]) / (2 * (high[0] - low[0])) + place
+
+        return forward
+
+    return make_forward
+
+
+def test_windows_of_air_are_all_answered_by_one_call_of_the_network_with_the_same_result(monkeypatch):
+    """A head in a corner of 2 x 2 x 3 windows without overlap, of which 10 hold nothing but air."""
+    calls, told, found = [], [], []
+    monkeypatch.setattr(cascade, "make_forward", clipping_forward(calls))
+    head = np.full((64, 64, 96, 4), -1000, np.float32)
+    head[4:20, 8:24, 8:60] = 300
+    head[4, 8, 8, 1] = 900
+    for skip in (True, False):
+        calls.clear()
+        stage = model("brain", window={"skip_empty": skip, "step": (32, 32, 32), "batch_size": 1})
+        found.append(segment(volume(head), {"brain": stage}, announce=lambda *_: told.append))
+        assert len(calls) == (3 if skip else 12)
+    assert sum(told) == 2 * 12
+    np.testing.assert_array_equal(*[each.probabilities["brain"] for each in found])
+    np.testing.assert_array_equal(*[each.labels for each in found])
+
+
+def test_windows_of_ct_are_empty_at_or_below_the_lower_end_of_the_hu_window(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cascade, "make_forward", clipping_forward(calls))
+    hu = np.full((32, 32, 96), -1000, np.int16)
+    hu[:, :, 32:64] = -100  # still no more than the window's lower end
+    hu[5, 5, 70] = -99
+    hu[6, 6, 80] = 150
+    segment(volume(hu), {"tumor": model("tumor", window={"step": (32, 32, 32)})}, np.ones(hu.shape, np.uint8))
+    assert len(calls) == 1  # of three windows at once: an empty one, that with the voxels, and one that fills up
+
+
+def test_weights_and_mirroring_of_the_recipe_reach_the_windows():
+    """An answer that tells left from right, and the place in the window, by hand: 1 at a window's left half."""
+    hu = np.full((32, 32, 48), LIVER, np.int16)
+
+    def probabilities(**window):
+        stage = model("tumor", window={"step": (16, 32, 32)} | window)
+        return segment(volume(hu), {"tumor": stage}, np.ones(hu.shape, np.uint8)).probabilities["tumor"]
+
+    def left_half(network):
+        return lambda variables, windows, low, high: np.broadcast_to(np.arange(32) < 16, windows.shape[:4]) * 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cascade, "make_forward", left_half)
+        plain, both = probabilities(), probabilities(mirror=("x",))
+        weighted = probabilities(weights="gaussian")
+    np.testing.assert_array_equal(plain[0, 0], np.repeat([1, 0.5, 0], 16))  # where two windows overlap they disagree
+    np.testing.assert_array_equal(both, np.full(hu.shape, 0.5, np.float32))
+    right, left = (np.exp(-(((np.arange(16) - shift) / 4) ** 2) / 2) for shift in (-0.5, 15.5))
+    np.testing.assert_allclose(weighted[0, 0, 16:32], left / (left + right), rtol=1e-5)
+
+
+def test_windows_that_cannot_be_merged_as_asked_are_refused_before_any_scan_is_read(tmp_path):
+    save_run(tmp_path, model("coarse").config, [(0.4,)])
+    for window, said in (
+        ({"mirror": ("z",)}, r"config.window.mirror has 'z'; windows of \(z, y, x\) \(1, 32, 32\) have axes x, y"),
+        ({"weights": "flat"}, "config.window.weights is 'flat'; choose uniform or gaussian"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_cascade(tmp_path, model("coarse", window=window).config)
+
+
+def test_a_run_saved_before_windows_had_weights_is_loaded_and_predicts_as_it_did(tmp_path):
+    config = model("coarse").config
+    with config.unlocked():
+        for field in ("weights", "mirror", "skip_empty"):
+            del config.window[field]
+    save_run(tmp_path, config, [(0.4,)])
+    (tmp_path / "config.json").write_text(recipe.to_json(config))
+    loaded = load_cascade(tmp_path)["coarse"]
+    assert loaded.config.window.to_dict() == model("coarse").config.window.to_dict()
+    hu, labels = exact_models.abdomen()
+    found = segment(volume(hu), {"coarse": model("coarse", **{"window": loaded.config.window})})
+    np.testing.assert_array_equal(found.labels, np.minimum(labels, 1))
+
+
+def test_the_coarse_map_is_kept_only_where_the_liver_has_no_finer_one():
+    hu, _ = exact_models.abdomen()
+    assert (segment(volume(hu), models("coarse")).probabilities["liver"] == 1).any()
+    blind = models("coarse") | {"voi": model("voi", rule(NOTHING))}
+    assert not segment(volume(hu), blind).probabilities["liver"].any()
+
+
 def test_the_brain_is_searched_whole_and_its_labels_are_one():
     head = np.zeros((10, 20, 24, 4), np.float32)
     head[2:6, 4:9, 5:11, 3] = 500.0  # seen in one modality only

@@ -9,6 +9,7 @@ from configs import brats, common, liver, liver_coarse, liver_tumor, liver_voi
 from raunet_jax import recipe
 from raunet_jax.augmentation import OFF, from_recipe
 from raunet_jax.networks.raunet import make_network
+from raunet_jax.windows import check_window
 
 NAMES = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py"))
 RECIPES = [name for name in NAMES if name not in ("__init__", "common")]
@@ -37,7 +38,7 @@ def test_the_tumor_recipe_takes_the_papers_patch_sizes(size):
     assert liver_tumor.get_config(size).patch_size == tuple(map(int, size.split("x")))
 
 
-def test_strong_turns_on_augmentation_and_changes_nothing_else_but_the_name():
+def test_strong_turns_on_augmentation_and_better_merging_and_changes_nothing_else_but_the_name():
     pairs = [(module.get_config(), module.get_config("strong")) for module in (brats, liver_coarse, liver_voi)]
     for size in liver_tumor.PATCH_SIZES:
         for argument in (f"{size},strong", f"strong,{size}"):
@@ -46,7 +47,8 @@ def test_strong_turns_on_augmentation_and_changes_nothing_else_but_the_name():
     for paper, strong in pairs:
         assert strong.name == f"{paper.name}_strong"
         augment = strong.augment.to_dict()
-        assert augment.pop("flip") == (("x", "y") if paper.stage == "coarse" else ("x", "y", "z"))
+        axes = ("x", "y") if paper.stage == "coarse" else ("x", "y", "z")
+        assert augment.pop("flip") == axes
         assert augment == {
             "quarter_turns": paper.stage in ("tumor", "brain"),
             "rotation": 15.0,
@@ -55,7 +57,11 @@ def test_strong_turns_on_augmentation_and_changes_nothing_else_but_the_name():
         }
         from_recipe(strong)  # raises where a value does not fit the patch
         assert from_recipe(paper) == OFF
+        assert (strong.window.weights, strong.window.mirror) == ("gaussian", axes)
+        assert (paper.window.weights, paper.window.mirror, paper.window.skip_empty) == ("uniform", (), True)
+        check_window(strong.window, tuple(reversed(strong.patch_size)))
         strong.augment, strong.name = paper.augment, paper.name
+        strong.window.weights, strong.window.mirror = paper.window.weights, paper.window.mirror
         assert strong.to_dict() == paper.to_dict()
 
 

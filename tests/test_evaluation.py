@@ -1,6 +1,7 @@
 """Whole-volume evaluation: on cases the models never saw, scored as by hand, with rules in place of networks."""
 
 import csv
+import errno
 import json
 
 import nibabel as nib
@@ -244,6 +245,27 @@ def test_a_case_that_cannot_be_read_is_reported_and_the_others_are_scored(tmp_pa
     (sentence,) = failed
     assert sentence.startswith(f"volume-2: {cut}: the gzip ends early")
     assert sentence in capsys.readouterr().err
+
+
+def test_a_full_disk_is_reported_for_its_case_in_the_cases_order(tmp_path, monkeypatch):
+    root = tiny_lits.write(tmp_path / "lits", 5)
+    use_models(monkeypatch, "tumor")
+    config = recipe(root, tmp_path, test_cases=3, data_folds=2)
+    first, second, third = (case.name for case in split_cases(find_cases(config), config).test)
+    write_mask = evaluation.write_mask
+
+    def find_the_disk_full(path, *arguments):
+        if path.name == f"{first}_reference.nii.gz":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_mask(path, *arguments)
+
+    monkeypatch.setattr(evaluation, "write_mask", find_the_disk_full)
+    (root / f"{second.replace('volume', 'segmentation')}.nii.gz").write_bytes(b"")
+    summary, failed = evaluate(config, tmp_path)
+    assert [case["case"] for case in summary["cases"]] == [third]
+    assert [line.split(":")[0] for line in failed] == [first, second]
+    assert "No space left on device" in failed[0] and "not a NIfTI file" in failed[1]
+    assert not (tmp_path / "evaluation" / f"{first}.json").exists()
 
 
 def test_when_no_case_can_be_scored_each_reason_is_given(tmp_path, monkeypatch):

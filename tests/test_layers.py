@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from raunet_jax.networks.layers import Conv, convolve, max_pool, upsample
+from raunet_jax.networks.convolution import convolve, upsample
+from raunet_jax.networks.layers import Conv, max_pool
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 6, 3), (2, 4, 5, 6, 3), (1, 1, 3, 3, 3), (1, 2, 1, 1, 3)]
 

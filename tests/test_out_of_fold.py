@@ -83,9 +83,7 @@ def test_what_was_found_before_a_kill_is_kept_and_made_anew_when_the_models_have
     assert out_of_fold.liver_boxes(config, tmp_path, SPLIT) == first
 
 
-def test_boxes_are_found_anew_when_what_decides_the_labels_has_changed_but_not_with_the_windows_batch(
-    cascade, tmp_path
-):
+def test_boxes_are_found_anew_when_what_decides_the_labels_has_changed_but_not_what_leaves_them(cascade, tmp_path):
     config, _, _ = cascade
     first = out_of_fold.liver_boxes(config, tmp_path, SPLIT)
     path = tmp_path / "voi" / "boxes.json"
@@ -93,12 +91,15 @@ def test_boxes_are_found_anew_when_what_decides_the_labels_has_changed_but_not_w
     mark = [[1, 2, 3], [4, 5, 6]]
     write_json(path, known | {"boxes": known["boxes"] | {"volume-0": mark}})
     config.stages.voi.window.batch_size += 1
+    config.stages.voi.window.skip_empty = False
     assert out_of_fold.liver_boxes(config, tmp_path, SPLIT)["volume-0"] == Box(*map(tuple, mark))
     changes = (
         ("voi", "threshold", 0.25),
         ("coarse", "threshold", 0.125),
         ("coarse", "vote", "majority"),
         ("voi", "window", {"step": (8, 8, 8)}),
+        ("voi", "window", {"weights": "gaussian"}),
+        ("coarse", "window", {"mirror": ("x",)}),
     )
     for stage, field, value in changes:
         known = json.loads(path.read_text())

@@ -1,7 +1,10 @@
 """Which scans predict finds, what it writes of them, and that a bad one never stops the others."""
 
 import csv
+import errno
 import json
+import threading
+import time
 
 import nibabel as nib
 import numpy as np
@@ -383,6 +386,57 @@ def test_a_scan_too_big_for_the_device_fails_alone(tmp_path, scans, monkeypatch)
     assert summary["failed"] == [
         {"input": str(scans / "a.nii.gz"), "reason": "RESOURCE_EXHAUSTED: Out of memory"},
     ]
+
+
+def test_failures_at_any_step_are_listed_in_the_scans_order_and_stop_no_other(tmp_path, scans, monkeypatch, capsys):
+    """a cannot be written, b-cut not read, d-empty not segmented: only c is left."""
+    segment, write_mask = prediction.segment, prediction.write_mask
+
+    def run_out_of_memory(volume, *arguments, **options):
+        if volume.name == "d-empty":
+            raise MemoryError
+        return segment(volume, *arguments, **options)
+
+    def find_the_disk_full(path, *arguments):
+        if path.name == "a_seg.nii.gz":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_mask(path, *arguments)
+
+    monkeypatch.setattr(prediction, "segment", run_out_of_memory)
+    monkeypatch.setattr(prediction, "write_mask", find_the_disk_full)
+    summary = predict(models(), [scans], tmp_path / "out")
+    assert [case["case"] for case in summary["cases"]] == ["c"]
+    assert (tmp_path / "out" / "c_seg.nii.gz").is_file() and not (tmp_path / "out" / "a_seg.nii.gz").exists()
+    full, cut, big = summary["failed"]
+    assert "No space left on device" in full["reason"] and full["input"] == str(scans / "a.nii.gz")
+    assert "the gzip ends early" in cut["reason"] and big["reason"] == "MemoryError"
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cannot segment")]
+    assert said == [f"cannot segment {failure['input']}: {failure['reason']}" for failure in (full, cut, big)]
+
+
+def test_an_interrupt_leaves_whole_files_only_and_the_masks_made_so_far(tmp_path, scans, monkeypatch):
+    """Ctrl-C while c is segmented and a written: a's mask is finished, its maps are not begun."""
+    (scans / "b-cut.nii.gz").unlink()
+    segment, write_mask, writing = prediction.segment, prediction.write_mask, threading.Event()
+
+    def interrupt(volume, *arguments, **options):
+        if volume.name == "c":
+            assert writing.wait(10)
+            raise KeyboardInterrupt
+        return segment(volume, *arguments, **options)
+
+    def write_slowly(*arguments):
+        writing.set()
+        time.sleep(0.1)
+        write_mask(*arguments)
+
+    monkeypatch.setattr(prediction, "segment", interrupt)
+    monkeypatch.setattr(prediction, "write_mask", write_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        predict(models(), [scans], tmp_path / "out", probabilities=True)
+    (mask,) = (tmp_path / "out").iterdir()
+    assert mask.name == "a_seg.nii.gz"
+    np.testing.assert_array_equal(read_nifti(mask, "ct").voxels[..., 0], exact_models.abdomen()[1])
 
 
 def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from configs import brats, common, liver_coarse, liver_voi
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
-from raunet_jax.networks.layers import max_pool, upsample
+from raunet_jax.networks.convolution import upsample
+from raunet_jax.networks.layers import max_pool
 from raunet_jax.networks.raunet import check_size, image_shape, init_variables, make_network
 
 

@@ -1,5 +1,7 @@
 """Recipes as saved: back from JSON as they were, compared field by field."""
 
+import json
+
 import pytest
 
 from configs import demo, liver_voi
@@ -11,6 +13,18 @@ def test_a_recipe_comes_back_from_json_as_it_was():
     back = recipe.from_json(recipe.to_json(config))
     assert back.to_dict() == config.copy_and_resolve_references().to_dict()
     assert back.stages.voi.patch_size == (64, 64, 32)
+
+
+def test_fields_that_a_saved_recipe_lacks_have_the_value_that_changes_nothing():
+    config = demo.get_config().copy_and_resolve_references()
+    saved = json.loads(recipe.to_json(config))
+    for stage in saved["stages"].values():
+        for field in ("weights", "mirror", "skip_empty"):
+            del stage["window"][field]
+        del stage["augment"], stage["loss_per_sample"]
+    assert recipe.from_json(json.dumps(saved)).to_dict() == config.to_dict()
+    alone = recipe.from_json(json.dumps(saved["stages"]["voi"]))
+    assert alone.window.step == (64, 64, 20) and recipe.differences(alone, config.stages.voi) == []
 
 
 def test_differences_name_the_fixed_fields_and_leave_out_what_may_change():

@@ -1,10 +1,14 @@
 """Windows over a volume: they cover it, they are merged as a plain loop merges them, and no voxel counts twice."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from raunet_jax.windows import predict_windows, window_origins
+from raunet_jax.windows import AHEAD, check_window, empty_windows, predict_windows, window_origins
 
 PATCH, STEP = (2, 4, 3), (1, 3, 2)
 SHAPE = (5, 9, 8)
@@ -20,12 +24,31 @@ def uneven(windows):
     return windows[..., 0] / 1000 + jnp.asarray(place)
 
 
-def merge_by_loop(voxels, patch, step):
-    total, count = np.zeros(voxels.shape[:3]), np.zeros(voxels.shape[:3])
+def windows_of(voxels, patch, step):
+    """(slices, voxels) of each window."""
     for z, y, x in window_origins(voxels.shape[:3], patch, step):
         where = np.s_[z : z + patch[0], y : y + patch[1], x : x + patch[2]]
-        total[where] += np.asarray(uneven(voxels[where][None])[0], np.float64)
-        count[where] += 1
+        yield where, voxels[where]
+
+
+def weight_of(place, patch):
+    """Of the Gaussian around a window's centre, its standard deviation an eighth of each side."""
+    return np.exp(-sum(((at - (side - 1) / 2) / (side / 8)) ** 2 for at, side in zip(place, patch, strict=True)) / 2)
+
+
+def merge_by_loop(voxels, patch, step, weights="uniform", mirror=()):
+    total, count = np.zeros(voxels.shape[:3]), np.zeros(voxels.shape[:3])
+    weight = np.ones(patch)
+    if weights == "gaussian":
+        for place in np.ndindex(*patch):
+            weight[place] = weight_of(place, patch)
+    for where, window in windows_of(voxels, patch, step):
+        copies = []
+        for turned in itertools.product(*[(1, -1) if axis in mirror else (1,) for axis in "zyx"]):
+            turn = tuple(slice(None, None, way) for way in turned)
+            copies.append(np.asarray(uneven(window[turn][None])[0], np.float64)[turn])
+        total[where] += weight * np.mean(copies, axis=0)
+        count[where] += weight
     return total / count
 
 
@@ -72,9 +95,136 @@ def test_overlapping_windows_are_averaged_as_a_plain_loop_does(batch_size):
     np.testing.assert_allclose(merged, merge_by_loop(voxels, PATCH, STEP), atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", ["uniform", "gaussian"])
+@pytest.mark.parametrize("mirror", [(), ("x",), ("z", "y"), ("x", "y", "z")])
+def test_weighted_and_mirrored_windows_are_merged_as_a_plain_loop_does(weights, mirror):
+    merged = predict_windows(uneven, volume(), PATCH, STEP, 4, weights=weights, mirror=mirror)
+    np.testing.assert_allclose(merged, merge_by_loop(volume(), PATCH, STEP, weights, mirror), atol=1e-5)
+
+
 def test_a_constant_answer_comes_back_as_that_constant():
-    merged = predict_windows(lambda windows: jnp.full(windows.shape[:4], 0.25), volume(), PATCH, STEP, 4)
+    def forward(windows):
+        return jnp.full(windows.shape[:4], 0.25)
+
+    merged = predict_windows(forward, volume(), PATCH, STEP, 4)
     np.testing.assert_array_equal(merged, np.full(SHAPE, 0.25, np.float32))
+    merged = predict_windows(forward, volume((40, 9, 8)), (32, 4, 3), (5, 3, 2), 4, weights="gaussian", mirror=("x",))
+    np.testing.assert_allclose(merged, 0.25, rtol=1e-6)
+
+
+def window(weights="uniform", mirror=()):
+    return ConfigDict({"weights": weights, "mirror": mirror})
+
+
+def test_what_windows_cannot_be_merged_by_is_refused():
+    check_window(window("gaussian", ("x", "y", "z")), PATCH)
+    check_window(window(mirror=("x", "y")), (1, 4, 4))
+    with pytest.raises(ValueError, match="config.window.weights is 'flat'; choose uniform or gaussian"):
+        check_window(window("flat"), PATCH)
+    flat = r"config.window.mirror has 'z'; windows of \(z, y, x\) \(1, 4, 4\) have axes x, y$"
+    with pytest.raises(ValueError, match=flat):
+        check_window(window(mirror=("x", "z")), (1, 4, 4))
+    with pytest.raises(ValueError, match="config.window.mirror has 'w'; .* have axes x, y, z$"):
+        check_window(window(mirror="w"), PATCH)
+    with pytest.raises(ValueError, match=flat):
+        predict_windows(uneven, volume(), (1, 4, 4), (1, 4, 4), 1, mirror=("z",))
+    with pytest.raises(ValueError, match="config.window.weights is 'flat'"):
+        predict_windows(uneven, volume(), PATCH, STEP, 1, weights="flat")
+
+
+FLOOR = np.array([-100, -100], np.float32)
+
+
+def half_empty(seed=0):
+    """Two channels, above the floor in a corner and, one of them, at a single far voxel."""
+    voxels = np.random.default_rng(seed).integers(-900, -100, (12, 16, 12, 2), endpoint=True).astype(np.int16)
+    voxels[:4, :6, :5] += 1000
+    voxels[10, 14, 9, 1] = -99
+    return voxels
+
+
+def clipped(windows):
+    """Like a network: what lies at or below the floor is all the same; and no two places answer alike."""
+    seen = jnp.maximum(windows, jnp.asarray(FLOOR)).sum(axis=-1)
+    place = np.random.default_rng(1).random(PATCH, np.float32)
+    return jax.nn.sigmoid(seen / 300 + jnp.roll(seen, 1, axis=-1) / 500 + jnp.asarray(place))
+
+
+@pytest.mark.parametrize("step", [STEP, (2, 2, 1)])
+def test_windows_are_empty_where_no_voxel_of_any_channel_lies_above_the_floor(step):
+    expected = [bool((part <= FLOOR).all()) for _, part in windows_of(half_empty(), PATCH, step)]
+    found = empty_windows(half_empty(), FLOOR, PATCH, step)
+    assert found.tolist() == expected and 0 < sum(expected) < len(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("settings", [{}, {"weights": "gaussian", "mirror": ("x", "z")}])
+def test_empty_windows_are_computed_once_and_change_no_bit(batch_size, settings):
+    calls, told = [], []
+
+    def forward(windows):
+        calls.append(len(windows))
+        return clipped(windows)
+
+    empty = empty_windows(half_empty(), FLOOR, PATCH, STEP)
+    all_seen = predict_windows(clipped, half_empty(), PATCH, STEP, batch_size, **settings)
+    skipped = predict_windows(forward, half_empty(), PATCH, STEP, batch_size, told.append, empty=empty, **settings)
+    np.testing.assert_array_equal(skipped, all_seen)
+    copies = 4 if settings else 1
+    assert len(calls) == copies * -(-(1 + np.sum(~empty)) // batch_size) and set(calls) == {batch_size}
+    assert sum(told) == len(empty)
+
+
+@pytest.mark.parametrize("value, calls", [(-500, 1), (500, 8)])
+def test_a_volume_of_air_takes_one_call_and_one_without_air_as_many_as_it_has_windows(value, calls):
+    voxels, seen = np.full((4, 8, 6, 2), value, np.int16), []
+    empty = empty_windows(voxels, FLOOR, PATCH, PATCH)
+
+    def forward(windows):
+        seen.append(windows)
+        return clipped(windows)
+
+    merged = predict_windows(forward, voxels, PATCH, PATCH, 1, empty=empty)
+    assert len(seen) == calls
+    np.testing.assert_array_equal(merged, predict_windows(clipped, voxels, PATCH, PATCH, 1))
+
+
+def test_one_compilation_serves_volumes_of_any_shape_and_all_mirrored_copies():
+    traced = []
+
+    @jax.jit
+    def forward(windows):
+        traced.append(windows.shape)
+        return uneven(windows)
+
+    for shape in (SHAPE, (6, 11, 13), (2, 4, 3)):
+        for settings in ({}, {"weights": "gaussian", "mirror": ("x", "y", "z")}):
+            predict_windows(forward, volume(shape), PATCH, STEP, 4, **settings)
+    assert traced == [(4, *PATCH, 1)]
+
+
+def test_batches_are_dispatched_ahead_of_those_that_are_waited_for_and_no_more_than_agreed():
+    events = []
+
+    class Answer:
+        """What a device returns before it has computed."""
+
+        def __init__(self, number):
+            self.number = number
+
+        def __array__(self, dtype=None, copy=None):
+            events.append(("waited for", self.number))
+            return np.zeros((1, 1, 2, 2), np.float32)
+
+    def forward(windows):
+        number = sum(event == "dispatched" for event, _ in events)
+        events.append(("dispatched", number))
+        return Answer(number)
+
+    predict_windows(forward, volume((6, 2, 2)), (1, 2, 2), (1, 1, 1), 1)
+    for number in range(6):
+        dispatched = {other for event, other in events[: events.index(("waited for", number))] if event == "dispatched"}
+        assert dispatched == set(range(min(6, number + AHEAD + 1)))
 
 
 def test_windows_that_fill_up_the_last_batch_do_not_count():

@@ -2,10 +2,15 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from raunet_jax.networks.layers import BatchNorm, Conv, max_pool, upsample
+from raunet_jax.networks.convolution import upsample
+from raunet_jax.networks.layers import BatchNorm, Conv, max_pool
+from raunet_jax.networks.lowering import rewrites
+
+REMATERIALISATIONS = ("none", "blocks", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,20 +21,34 @@ class Settings:
         dtype: of the activations; parameters and batch statistics stay float32.
         momentum: of the running batch statistics.
         axis_name: mapped axis over whose devices the batch statistics are joined while training.
+        lowering: which rewrites the network is computed with, see `lowering.rewrites`.
+        remat: what the gradient computes anew, in place of keeping it in memory: none; blocks: the inside of each
+            residual block; all: the inside of each attention module as well.
     """
 
     dtype: jnp.dtype = jnp.float32
     momentum: float = 0.99
     axis_name: str | None = None
+    lowering: str = "auto"
+    remat: str = "none"
 
-    def norm(self, train: bool, name: str) -> nn.BatchNorm:
-        return BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            name=name,
-        )
+    @property
+    def rewrites(self) -> frozenset[str]:
+        return rewrites(self.lowering)
+
+    def conv(self, features: int, window: int, name: str) -> Conv:
+        return Conv(features, window, self.dtype, self.rewrites, name=name)
+
+    def norm(self, name: str) -> BatchNorm:
+        return BatchNorm(self.momentum, self.axis_name, self.dtype, name=name)
+
+    def residual_block(self, features: int, name: str) -> nn.Module:
+        block = ResidualBlock if self.remat == "none" else nn.remat(ResidualBlock, static_argnums=(2,))
+        return block(features, self, name=name)
+
+    def attention(self, features: int, depth: int, name: str) -> nn.Module:
+        module = nn.remat(AttentionModule, static_argnums=(2,)) if self.remat == "all" else AttentionModule
+        return module(features, depth, self, name=name)
 
 
 class NormReluConv(nn.Module):
@@ -41,12 +60,15 @@ class NormReluConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = nn.relu(self.settings.norm(train, "norm")(x))
-        return Conv(self.features, self.window, self.settings.dtype, name="conv")(x)
+        x = jax.tree.map(nn.relu, self.settings.norm("norm")(x, train))
+        return self.settings.conv(self.features, self.window, "conv")(x)
 
 
 class ResidualBlock(nn.Module):
-    """`Res(c)`, Equation 1: a bottleneck of windows 1, 3, 1 and widths c/4, c/4, c, plus a convolved identity path."""
+    """`Res(c)`, Equation 1: a bottleneck of windows 1, 3, 1 and widths c/4, c/4, c, plus a convolved identity path.
+
+    It is given an array, or a Joined.
+    """
 
     features: int
     settings: Settings
@@ -59,7 +81,7 @@ class ResidualBlock(nn.Module):
         residual = unit(self.features // 4, 1, "reduce")(x, train)
         residual = unit(self.features // 4, 3, "middle")(residual, train)
         residual = unit(self.features, 1, "expand")(residual, train)
-        return residual + Conv(self.features, 1, self.settings.dtype, name="identity")(x)
+        return residual + self.settings.conv(self.features, 1, "identity")(x)
 
 
 class AttentionModule(nn.Module):
@@ -75,23 +97,28 @@ class AttentionModule(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         def res(name):
-            return ResidualBlock(self.features, self.settings, name=name)
+            return self.settings.residual_block(self.features, name)
 
+        chosen = self.settings.rewrites
         x = res("before")(x, train)
         trunk = res("trunk_2")(res("trunk_1")(x, train), train)
 
-        mask = res("mask_in")(max_pool(x), train)
+        mask = res("mask_in")(max_pool(x, chosen), train)
         skips = []
         for level in range(self.depth):
             skips.append(res(f"mask_skip_{level}")(mask, train))
-            mask = res(f"mask_down_{level}")(max_pool(mask), train)
+            mask = res(f"mask_down_{level}")(max_pool(mask, chosen), train)
         for level in reversed(range(self.depth)):
             mask = upsample(res(f"mask_up_{level}")(mask, train)) + skips[level]
         mask = res("mask_out")(mask, train)
         # The paper upsamples before these two. A 1x1 convolution and a sigmoid see one voxel at a time, so the order
         # changes nothing but the work: an eighth of it in 3D, a quarter in 2D.
-        mask = Conv(self.features, 1, self.settings.dtype, name="mask_conv_1")(mask)
-        mask = Conv(self.features, 1, self.settings.dtype, name="mask_conv_2")(mask)
-        mask = upsample(nn.sigmoid(mask))
+        if "low_mask" not in chosen:
+            mask = upsample(mask)
+        for name in ("mask_conv_1", "mask_conv_2"):
+            mask = self.settings.conv(self.features, 1, name)(mask)
+        mask = nn.sigmoid(mask)
+        if "low_mask" in chosen:
+            mask = upsample(mask)
 
         return res("after")((1 + mask) * trunk, train)

@@ -9,8 +9,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
-from raunet_jax.networks.layers import Conv, max_pool, upsample
+from raunet_jax.networks.blocks import REMATERIALISATIONS, Settings
+from raunet_jax.networks.convolution import join
+from raunet_jax.networks.layers import max_pool
+from raunet_jax.networks.lowering import rewrites
 
 SIZE_MULTIPLE = 32  # five poolings by two
 
@@ -25,7 +27,7 @@ class RAUNet(nn.Module):
         width: channels of Res1; Res2, Res3 and Res4 have 2, 4 and 8 times as many. A multiple of 4.
         stem_width: channels of Conv1 and Conv2.
         bottom_width: channels of Res5 and Res6, at 1/32 of the size.
-        settings: precision and batch norm of all blocks; logits are float32 always.
+        settings: precision, batch norm and way of computing of all blocks; logits are float32 always.
     """
 
     width: int
@@ -36,31 +38,31 @@ class RAUNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "b *space c"], train: bool = False) -> Float[Array, "b *space 1"]:
         check_size(image.shape[1:-1])
+        settings, chosen = self.settings, self.settings.rewrites
 
         def stem(x, name):
-            x = Conv(self.stem_width, 3, self.settings.dtype, name=name)(x)
-            return nn.relu(self.settings.norm(train, f"{name}_norm")(x))
+            x = settings.conv(self.stem_width, 3, name)(x)
+            return nn.relu(settings.norm(f"{name}_norm")(x, train))
 
         def res(features, name, x):
-            return ResidualBlock(features, self.settings, name=name)(x, train)
+            return settings.residual_block(features, name)(x, train)
 
         widths = [self.width * factor for factor in (1, 2, 4, 8)]
         conv1 = stem(image, "Conv1")
         encoder = []
         x = conv1
         for level, features in enumerate(widths, start=1):
-            x = res(features, f"Res{level}", max_pool(x))
+            x = res(features, f"Res{level}", max_pool(x, chosen))
             encoder.append(x)
-        x = res(self.bottom_width, "Res5", max_pool(x))
+        x = res(self.bottom_width, "Res5", max_pool(x, chosen))
         x = res(self.bottom_width, "Res6", x)
 
         for depth, (features, skip) in enumerate(zip(reversed(widths), reversed(encoder), strict=True)):
-            attention = AttentionModule(features, depth, self.settings, name=f"Att{depth + 1}")
-            x = jnp.concatenate([upsample(x), attention(skip, train)], axis=-1)
-            x = res(features, f"Res{7 + depth}", x)
+            attention = settings.attention(features, depth, f"Att{depth + 1}")
+            x = res(features, f"Res{7 + depth}", join(x, attention(skip, train), chosen))
 
-        x = stem(jnp.concatenate([upsample(x), conv1], axis=-1), "Conv2")
-        return Conv(1, 3, self.settings.dtype, name="Conv3")(x).astype(jnp.float32)
+        x = stem(join(x, conv1, chosen), "Conv2")
+        return settings.conv(1, 3, "Conv3")(x).astype(jnp.float32)
 
 
 def check_size(space: Sequence[int]) -> None:
@@ -78,7 +80,7 @@ def check_size(space: Sequence[int]) -> None:
 def make_network(config, axis_name: str | None = None) -> RAUNet:
     """The network that a stage's recipe describes.
 
-    Raises ValueError for a patch size, width or precision that no network can have.
+    Raises ValueError for a patch size, width, precision, lowering or remat that no network can have.
     """
     check_size(image_shape(config)[:-1])
     width = config.network.width
@@ -95,7 +97,17 @@ def make_network(config, axis_name: str | None = None) -> RAUNet:
         raise ValueError(f"precision is {config.precision!r}; choose one of {', '.join(precisions)}")
     if not 0 <= config.network.momentum < 1:
         raise ValueError(f"network.momentum is {config.network.momentum}; it must be at least 0 and below 1")
-    return RAUNet(*widths.values(), Settings(precisions[config.precision], config.network.momentum, axis_name))
+    rewrites(config.network.lowering)
+    if config.network.remat not in REMATERIALISATIONS:
+        raise ValueError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALISATIONS)}")
+    settings = Settings(
+        precisions[config.precision],
+        config.network.momentum,
+        axis_name,
+        config.network.lowering,
+        config.network.remat,
+    )
+    return RAUNet(*widths.values(), settings)
 
 
 def image_shape(config) -> tuple[int, ...]:

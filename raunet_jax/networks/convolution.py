@@ -1,0 +1,197 @@
+"""One convolution in the exact forms of `lowering.REWRITES`, for 2D `(b, y, x, c)` and 3D `(b, z, y, x, c)` alike."""
+
+import functools
+from collections.abc import Collection
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# Of a voxel repeated twice, a window of three taps sees two: (place in the block of 2, tap before, tap after).
+MERGED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
+
+
+class Joined(NamedTuple):
+    """`concatenate([upsample(low), skip])` along the channels, not yet formed: the rewrite "split"."""
+
+    low: Float[Array, "b *half i"]
+    skip: Float[Array, "b *space j"]
+
+
+def upsample(x: Float[Array, "b *space c"]) -> Float[Array, "b *double c"]:
+    """Each voxel repeated twice in every spatial dimension (nearest neighbour)."""
+    batch, *space, channels = x.shape
+    single = [part for size in space for part in (size, 1)]
+    double = [part for size in space for part in (size, 2)]
+    repeated = jnp.broadcast_to(x.reshape(batch, *single, channels), (batch, *double, channels))
+    return repeated.reshape(batch, *(2 * size for size in space), channels)
+
+
+def join(low: Float[Array, "b *half i"], skip: Float[Array, "b *space j"], rewrites: Collection[str] = ()):
+    """`upsample(low)` and `skip` along the channels: one array, or with the rewrite "split" a Joined."""
+    return Joined(low, skip) if "split" in rewrites else jnp.concatenate([upsample(low), skip], axis=-1)
+
+
+def convolve(
+    x: Float[Array, "b *space i"] | Joined, kernel: Float[Array, "*window i o"], rewrites: Collection[str] = ()
+) -> Float[Array, "b *space o"]:
+    """SAME convolution with zero padding and stride 1; `window` is 1 or 3 voxels in every dimension."""
+    if isinstance(x, Joined):
+        border = x.low.shape[-1]
+        low = _convolve_upsampled(x.low, kernel[..., :border, :], rewrites)
+        return low + convolve(x.skip, kernel[..., border:, :], rewrites)
+    *window, channels, features = kernel.shape
+    if "dots" in rewrites and set(window) == {1}:
+        return by_voxel(lambda voxels: voxels @ kernel.reshape(channels, features), x)
+    if "taps" in rewrites and features == 1:
+        return _convolve_after_products(x, kernel)
+    plane = _convolve_plane if "turn" in rewrites else _convolve_natively
+    if len(window) == 2:
+        return plane(x, kernel, "SAME")
+    pairs = window[0] == 3 and x.shape[1] % 2 == 0 and channels >= WINOGRAD_CHANNELS and x.size >= WINOGRAD_SIZE
+    if "winograd" in rewrites and pairs:
+        return _convolve_slices_in_pairs(x, kernel, plane)
+    if "slices" in rewrites:
+        return _convolve_slices(x, kernel, plane)
+    return _convolve_natively(x, kernel, "SAME")
+
+
+def _convolve_natively(x, kernel, padding):
+    space = "zyx"[-(kernel.ndim - 2) :]
+    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), padding, dimension_numbers=layout)
+
+
+def by_voxel(function, x):
+    """`function` (n, i) -> (n, o) of all voxels of `x` (b, *space, i).
+
+    Sums over one axis, as the gradients of a bias or of a matrix product are, XLA's CPU does in place; over several it
+    copies the array first, or goes the slow way of a reduction in steps.
+    """
+    return function(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_plane(x, kernel, padding):
+    """A 2D convolution whose gradient for the kernel is computed in XLA's own way but for how `x` is turned.
+
+    XLA's CPU turns `x` voxel by voxel, with whatever made `x` computed anew for each; a matrix product with the
+    identity turns it block by block.
+    """
+    return _convolve_natively(x, kernel, padding)
+
+
+def _forward_plane(x, kernel, padding):
+    return _convolve_natively(x, kernel, padding), (x, kernel)
+
+
+def _backward_plane(padding, residuals, gradient):
+    x, kernel = residuals
+    _, to_x = jax.vjp(lambda x: _convolve_natively(x, kernel, padding), x)
+    batch, *plane, channels = x.shape
+    voxels = jnp.moveaxis(x, 0, -2).reshape(-1, channels)  # (y x b) i
+    turned = jax.lax.dot_general(jnp.eye(channels, dtype=x.dtype), voxels, (((1,), (1,)), ((), ())))
+    turned = turned.reshape(channels, *plane, batch)
+    reach = [(size // 2, size // 2) if padding == "SAME" else (0, 0) for size in kernel.shape[:2]]
+    to_kernel = _convolve_natively(turned, jnp.moveaxis(gradient, 0, -2), reach)  # i y x o
+    return *to_x(gradient), jnp.moveaxis(to_kernel, 0, -2)
+
+
+_convolve_plane.defvjp(_forward_plane, _backward_plane)
+
+
+def _each_slice(convolve_2d, x, *arguments):
+    """A 2D convolution of all slices of `x` (b, z, y, x, i) as one batch."""
+    out = convolve_2d(x.reshape(-1, *x.shape[2:]), *arguments)
+    return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _convolve_slices(x, kernel, plane):
+    """The z-taps as input channels of one 2D convolution."""
+    taps, *window, channels, features = kernel.shape
+    padded = _pad(x, [taps // 2])
+    stacked = jnp.concatenate([padded[:, tap : tap + x.shape[1]] for tap in range(taps)], axis=-1)  # b z y x (tap i)
+    flat = jnp.moveaxis(kernel, 0, -3).reshape(*window, taps * channels, features)  # y x (tap i) o
+    return _each_slice(plane, stacked, flat, "SAME")
+
+
+def _convolve_slices_in_pairs(x, kernel, plane):
+    """Winograd's F(2, 3) along z (Lavin and Gray 2016): four 2D convolutions for two slices, in place of six."""
+    padded = _pad(x, [1])
+    even, odd = padded[:, 0::2], padded[:, 1::2]
+    x0, x1, x2, x3 = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the four slices that a pair sees
+    sides, centre = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
+    first = _each_slice(plane, x0 - x2, kernel[0], "SAME")
+    plus = _each_slice(plane, x1 + x2, sides + centre, "SAME")
+    minus = _each_slice(plane, x2 - x1, sides - centre, "SAME")
+    last = _each_slice(plane, x1 - x3, kernel[2], "SAME")
+    pairs = jnp.stack([first + plus + minus, plus - minus - last], axis=2)  # b z/2 2 y x o
+    return pairs.reshape(*x.shape[:-1], -1)
+
+
+def _convolve_after_products(x, kernel):
+    """All taps' products by one matrix product, then one shifted sum of whole arrays a tap."""
+    *window, channels, features = kernel.shape
+    taps = list(np.ndindex(*window))
+    products = kernel.reshape(-1, channels) @ x.reshape(-1, channels).T
+    products = products.reshape(-1, *x.shape[:-1])  # tap b *space
+    total = 0
+    # split, not slices: its gradient is one concatenation, where theirs is a sum of arrays filled up with zeros
+    for product, tap in zip(jax.lax.split(products, [1] * len(taps), 0), taps, strict=True):
+        shifts = [size // 2 - place for place, size in zip(tap, window, strict=True)]
+        total += jax.lax.pad(product[0], jnp.zeros((), x.dtype), [(0, 0, 0)] + [(s, -s, 0) for s in shifts])
+    return total[..., None]
+
+
+def _convolve_upsampled(x, kernel, rewrites):
+    """`convolve(upsample(x), kernel)`, of which the work is done on `x` (b, *half, i) itself where `rewrites` allow."""
+    window = kernel.shape[:-2]
+    if set(window) == {1}:
+        return upsample(convolve(x, kernel, rewrites))
+    if "subpixel" not in rewrites:
+        return convolve(upsample(x), kernel, rewrites)
+    plane = _convolve_plane if "turn" in rewrites else _convolve_natively
+    if len(window) == 2:
+        return _convolve_places(x, kernel, plane)
+    if "slices" not in rewrites:
+        return _convolve_places(x, kernel, _convolve_natively)
+    # Along z by differences of neighbours, three products for two slices where places take four: with S = w0 + w1 + w2
+    # out[2j] = S x[j] - w0 (x[j] - x[j-1]) and out[2j+1] = S x[j] + w2 (x[j+1] - x[j]).
+    steps = jnp.diff(_pad(x, [1]), axis=1)
+    whole = _each_slice(_convolve_places, x, kernel.sum(0), plane)
+    even = whole - _each_slice(_convolve_places, steps[:, :-1], kernel[0], plane)
+    odd = whole + _each_slice(_convolve_places, steps[:, 1:], kernel[2], plane)
+    pairs = jnp.stack([even, odd], axis=2)  # b z 2 2y 2x o
+    return pairs.reshape(x.shape[0], -1, *pairs.shape[3:])
+
+
+def _convolve_places(x, kernel, window_2):
+    """Sub-pixel form: one convolution of window 2, whose features are those of each place in a block of 2.
+
+    Both places of an axis see two voxels: out[2j] = w0 x[j-1] + (w1 + w2) x[j], out[2j+1] = (w0 + w1) x[j] + w2 x[j+1].
+    """
+    dimensions, (channels, features) = kernel.ndim - 2, kernel.shape[-2:]
+    batch, *space, _ = x.shape
+    merged = kernel
+    for done in range(dimensions):  # from the last axis on, each to (place, tap) in front
+        merged = jnp.tensordot(MERGED_TAPS.astype(kernel.dtype), merged, ((2,), (dimensions - 1 + done,)))
+    order = [*range(1, 2 * dimensions, 2), 2 * dimensions, *range(0, 2 * dimensions, 2), 2 * dimensions + 1]
+    merged = merged.transpose(order).reshape(*(2,) * dimensions, channels, -1)  # *tap i (*place o)
+    out = window_2(_pad(x, [1] * dimensions), merged, "VALID")  # b *(space + 1) (*place o)
+    out = out.reshape(batch, *(size + 1 for size in space), *(2,) * dimensions, features)
+    for axis in range(dimensions):  # place 1 of voxel j was computed with the taps of voxel j + 1
+        at, place = 1 + 2 * axis, 1 + dimensions + axis  # so far each done axis has become two
+        parts = [
+            jax.lax.index_in_dim(jax.lax.slice_in_dim(out, first, first + space[axis], axis=at), first, place, False)
+            for first in (0, 1)
+        ]
+        out = jnp.stack(parts, axis=at + 1)  # … size 2 …
+    return out.reshape(batch, *(2 * size for size in space), features)
+
+
+def _pad(x, reach):
+    """`x` (b, *space, c) with `reach` zeros around the first spatial dimensions."""
+    return jnp.pad(x, [(0, 0), *((r, r) for r in reach), *[(0, 0)] * (x.ndim - 1 - len(reach))])

@@ -1,0 +1,40 @@
+"""Which exact rewrites a network is computed with, by platform: all give the plain form's results but for rounding."""
+
+import jax
+
+REWRITES = {
+    "dots": "a convolution of window 1 is a matrix product",
+    "pairs": "pooling takes the maximum of pairs, axis by axis, so that its gradient needs no search",
+    "low_mask": "an attention's last two convolutions and sigmoid come before its last upsampling",
+    "split": "a convolution of a concatenation is the sum of two, so that the upsampled half is small until it ends",
+    "subpixel": "a convolution of an upsampled array is one of the small array, for each place in a block of 2",
+    "slices": "a 3D convolution is made of 2D ones over all slices",
+    "winograd": "of these, two slices at once from four products instead of six",
+    "turn": "for the gradient of a 2D kernel, its input is turned by a matrix product",
+    "taps": "a convolution to one channel multiplies first, at every tap, and shifts and adds after that",
+}
+BY_PLATFORM = {
+    "cpu": ("dots", "pairs", "low_mask", "split", "subpixel", "slices", "winograd", "turn", "taps"),
+    "gpu": ("dots", "pairs", "low_mask", "split", "subpixel"),
+    "tpu": ("dots", "pairs", "low_mask", "split", "subpixel"),
+}
+NEEDS = {"subpixel": "split", "winograd": "slices"}
+
+
+def rewrites(lowering: str) -> frozenset[str]:
+    """The rewrites that `lowering` names: "auto" by the present platform, "plain" none, else names with commas between.
+
+    Raises ValueError for a name that is no rewrite, or one that works on another that is not named.
+    """
+    if lowering == "auto":
+        return frozenset(BY_PLATFORM.get(jax.default_backend(), BY_PLATFORM["gpu"]))
+    names = frozenset(lowering.split(",")) - {"plain", ""}
+    for name in sorted(names):
+        if name not in REWRITES:
+            raise ValueError(
+                f"network.lowering names {name!r}; choose auto, plain, or with commas between some of "
+                f"{', '.join(REWRITES)}"
+            )
+        if NEEDS.get(name, name) not in names:
+            raise ValueError(f"network.lowering names {name} without {NEEDS[name]}, which it works on; name both")
+    return names
