@@ -15,6 +15,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from raunet_jax import startup
+
 MODES = ("train", "verify", "prepare", "evaluate", "predict", "score", "inspect", "report")
 
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
@@ -74,6 +76,5 @@ def main(arguments) -> int:
 
 
 if __name__ == "__main__":
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "raunet_jax", "xla"))
+    startup.set_environment()
     app.run(main, flags_parser=parse)
