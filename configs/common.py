@@ -39,9 +39,7 @@ def get_config() -> ConfigDict:
     config.network.stem_width = 0  # channels of Conv1 and Conv2; 0 = width
     config.network.bottom_width = 0  # channels of Res5 and Res6; 0 = 16 times width
     config.network.momentum = 0.99  # of the running batch statistics; short trainings need less, such as 0.8
-    config.network.lowering = (
-        "auto"  # exact rewrites: auto (by platform) | plain | names of raunet_jax/networks/lowering.py
-    )
+    config.network.lowering = "auto"  # exact rewrites: auto (by platform) | plain | names of networks/lowering.py
     config.network.remat = "none"  # what the gradient computes anew to save memory: none | blocks | all
 
     config.augment = ConfigDict()  # random changes of training patches, drawn on the device; the paper has none

@@ -14,6 +14,7 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.components import largest_and_sizes
 from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
 from raunet_jax.intensity import Encoded, encode, kind_of
+from raunet_jax.networks.folding import fold
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.views import view_for
 from raunet_jax.volume import Volume
@@ -36,7 +37,7 @@ class StageModel:
     """The trained networks of one stage, one a fold, and the recipe they share."""
 
     config: ConfigDict
-    variables: tuple[dict, ...]  # `params` and `batch_stats` of each fold
+    variables: tuple[dict, ...]  # `params` and `batch_stats` of each fold, by `folding.fold`
     steps: tuple[int, ...] = ()  # of training, at which each was saved
 
 
@@ -67,7 +68,7 @@ def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageMo
                 if step is not None:
                     state = checkpoints.restore_tree(step)
                     config = checkpoints.recipe(step)
-                    variables.append({name: state[name] for name in ("params", "batch_stats")})
+                    variables.append(fold(state))
                     steps.append(step)
         if step is None:
             raise ModelMissing(f"{folder} holds no checkpoint: this fold has not been trained; run --mode=train first")
@@ -252,7 +253,7 @@ def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announ
     voxels, inner = pad_to(part, patch, minimum)
     # At or below `low` all intensities are the same to a network, which is then run for one such window.
     empty = empty_windows(voxels, encoded.low, patch, step) if window.skip_empty else None
-    forward = make_forward(make_network(config))
+    forward = make_forward(make_network(config, folded=True))
     count = len(window_origins(voxels.shape[:3], patch, step))
     advance = announce(config.stage, count * len(model.variables))
     for variables in model.variables:

@@ -9,8 +9,8 @@ from configs import common
 
 # What a trained network and its patches are made of: a run cannot go on with another value.
 FIXED_FIELDS = "stage seed data window_hu patch_size box_margin voi network augment batch_size precision".split()
-# Of `data`, what may differ: where things lie, how many processes prepare them, and what is scored.
-MOVABLE_DATA = ("root", "prepared", "workers", "on_leak")
+# Of these, what may differ: where things lie, how many processes prepare them, what is scored, and how it is computed.
+MOVABLE_FIELDS = "data.root data.prepared data.workers data.on_leak network.lowering network.remat".split()
 
 
 def to_json(config: ConfigDict) -> str:
@@ -69,7 +69,6 @@ def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
     for field in FIXED_FIELDS:
         ours, theirs = flat(one[field], field), flat(other[field], field)
         for name in sorted(ours.keys() | theirs.keys()):
-            movable = name.startswith("data.") and name.removeprefix("data.") in MOVABLE_DATA
-            if not movable and ours.get(name) != theirs.get(name):
+            if name not in MOVABLE_FIELDS and ours.get(name) != theirs.get(name):
                 lines.append(f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}")
     return lines

@@ -6,7 +6,9 @@ import importlib.metadata
 import os
 import pathlib
 import sys
+import time
 
+BEGIN = time.monotonic()  # of the program, for it imports this first
 # Of XLA's libraries for fusions on a CPU one is slow at convolutions and holds them to one core; none is named here.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 KNOWN_TO = "0.10."  # releases of jaxlib that have the flag; any other could end the process over it
@@ -44,7 +46,16 @@ def _keep_freed_memory() -> None:
 
     A step's temporary arrays are gigabytes, of which the kernel would clear every page in every step.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's own
-        for parameter, value in MALLOC_SETTINGS if mallopt else ():
-            mallopt(parameter, value)
+    for parameter, value in MALLOC_SETTINGS:
+        _glibc("mallopt", parameter, value)
+
+
+def give_back_memory() -> None:
+    """Give what is freed at present back to the kernel: a gigabyte once a network is compiled."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function:
+        function(*arguments)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from data_prep.patch_dataset import SPLIT
-from raunet_jax import augmentation, batches, files, recipe
+from raunet_jax import augmentation, batches, files, recipe, startup
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.progress import progress, say
@@ -210,13 +210,23 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
             contextlib.closing(MetricsLog(run, training.step)) as log,
             progress(title, last_step, training.step) as bar,
         ):
-            note, pending = "", None
+            note, pending, first_done = "", None, False
             saved = epoch_begin = time.monotonic()
             begin, epoch_patches = saved - training.seconds, 0
             while training.step < last_step:
                 batch = next(training.loader)
+                step_begin = time.monotonic()
                 training.state, metrics = train_step(training.state, split_over_devices(batch))
                 training.step += 1
+                if not first_done:
+                    jax.block_until_ready(metrics)
+                    now = time.monotonic()
+                    say(
+                        f"{title}: first step done {now - startup.BEGIN:.1f} s after the start; it took "
+                        f"{now - step_begin:.1f} s, most of them to compile or to read what was compiled before"
+                    )
+                    startup.give_back_memory()
+                    first_done = True
                 epoch_patches += config.batch_size
                 # A loss is fetched once the next step is under way, so that the device never waits for the host.
                 if pending:

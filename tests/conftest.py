@@ -1,7 +1,5 @@
-"""Compiled networks are kept between runs of the suite, and shared with the processes that tests start."""
+"""The suite and the processes that its tests start compute as run.py does, and keep compiled networks between runs."""
 
-import os
-import pathlib
+from raunet_jax import startup
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "raunet_jax" / "xla"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+startup.set_environment()

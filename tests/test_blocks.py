@@ -1,11 +1,14 @@
 """The blocks in training, against their formulas in XLA's own operations: values, statistics, gradients."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
+from raunet_jax.networks.convolution import join
+from raunet_jax.networks.lowering import BY_PLATFORM
 
 
 def convolve(x, params):
@@ -93,14 +96,79 @@ def assert_same(block, formula, shape):
         np.testing.assert_allclose(one, other, atol=2e-4 * size, err_msg=jax.tree_util.keystr(path))
 
 
+LOWERINGS = ("plain", *map(",".join, sorted(set(BY_PLATFORM.values()))))
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 1, 4, 4, 3), (1, 2, 4, 6, 3)])
-def test_a_residual_block_learns_as_its_formula_does(shape):
-    assert_same(ResidualBlock(8, Settings()), res, shape)
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_a_residual_block_learns_as_its_formula_does(lowering, shape):
+    assert_same(ResidualBlock(8, Settings(lowering=lowering)), res, shape)
 
 
-@pytest.mark.parametrize(("shape", "depth"), [((2, 4, 6, 4), 0), ((2, 4, 4, 4, 4), 1)])
-def test_attention_with_its_mask_head_below_the_upsampling_learns_as_with_it_above(shape, depth):
-    assert_same(AttentionModule(4, depth, Settings()), lambda *given: attention(*given, depth), shape)
+@pytest.mark.parametrize(
+    ("shape", "depth", "lowering"),
+    [((2, 4, 6, 4), 0, "plain"), ((2, 4, 6, 4), 0, "auto"), ((2, 4, 4, 4, 4), 1, "auto")],
+)
+def test_attention_with_its_mask_head_below_the_upsampling_learns_as_with_it_above(shape, depth, lowering):
+    settings = Settings(lowering=lowering)
+    assert_same(AttentionModule(4, depth, settings), lambda *given: attention(*given, depth), shape)
+
+
+class Decoder(nn.Module):
+    """A stage of the decoder, of an array and a skip that are not joined."""
+
+    settings: Settings
+    features: int = 8
+
+    @nn.compact
+    def __call__(self, x, train):
+        low, skip = x[:, ::2, ::2, ..., :2], x[..., 2:]
+        low = low if x.ndim == 4 else low[:, :, :, ::2]
+        return self.settings.residual_block(self.features, "block")(join(low, skip, self.settings.rewrites), train)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 2, 4, 6, 5)])
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_a_decoder_stage_learns_from_unjoined_halves_as_from_the_joined_array(lowering, shape):
+    def formula(x, params, statistics):
+        low = x[(slice(None), *(slice(None, None, 2) for _ in x.shape[1:-1]), slice(2))]
+        out, moved = res(jnp.concatenate([up(low), x[..., 2:]], -1), params["block"], statistics["block"])
+        return out, {"block": moved}
+
+    assert_same(Decoder(Settings(lowering=lowering)), formula, shape)
+
+
+class Coder(nn.Module):
+    """An attention module as the network makes it."""
+
+    settings: Settings
+
+    @nn.compact
+    def __call__(self, x, train):
+        return self.settings.attention(8, 0, "Att")(x, train)
+
+
+def test_what_is_computed_anew_is_not_kept_and_learns_the_same():
+    x = np.random.default_rng(1).normal(size=(2, 32, 32, 8)).astype(np.float32)
+    variables = filled(Coder(Settings()), x)
+
+    def step(remat):
+        def loss(params):
+            out, moved = Coder(Settings(remat=remat)).apply(
+                variables | {"params": params}, x, True, mutable=["batch_stats"]
+            )
+            return (out**2).mean(), moved["batch_stats"]
+
+        gradient = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], variables["params"])
+        kept = sum(leaf.size for leaf in jax.tree.leaves(gradient))
+        return kept, jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    kept, expected = step("none")
+    for remat in ("blocks", "all"):
+        less, found = step(remat)
+        assert less < 0.8 * kept
+        kept = less
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5), found, expected)
 
 
 def test_batch_statistics_are_joined_over_a_mapped_axis():

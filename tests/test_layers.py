@@ -1,57 +1,19 @@
-"""Layers against plain loops and XLA's own convolution, in 2D and 3D, forward and gradient."""
+"""Layers against plain loops, numpy and Flax, in 2D and 3D, forward and gradient."""
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from raunet_jax.networks.convolution import convolve, upsample
-from raunet_jax.networks.layers import Conv, max_pool
-
-SHAPES = [(2, 5, 4, 3), (1, 1, 6, 3), (2, 4, 5, 6, 3), (1, 1, 3, 3, 3), (1, 2, 1, 1, 3)]
+from raunet_jax.networks.convolution import Joined
+from raunet_jax.networks.layers import EPSILON, BatchNorm, Conv, max_pool
 
 
 def random(seed, shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def convolve_by_loops(x, kernel):
-    """out[p] = sum over taps t of x[p + t - reach] @ kernel[t], with zeros outside."""
-    window = kernel.shape[:-2]
-    reach = [size // 2 for size in window]
-    padded = np.pad(x, [(0, 0), *((r, r) for r in reach), (0, 0)])
-    out = np.zeros((*x.shape[:-1], kernel.shape[-1]))
-    for tap in itertools.product(*map(range, window)):
-        part = tuple(slice(t, t + size) for t, size in zip(tap, x.shape[1:-1], strict=True))
-        out += padded[(slice(None), *part)] @ kernel[tap]
-    return out
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", [1, 3])
-def test_convolution_is_the_sum_over_taps(shape, window):
-    x, kernel = random(0, shape), random(1, (window,) * (len(shape) - 2) + (3, 4))
-    np.testing.assert_allclose(convolve(x, kernel), convolve_by_loops(np.array(x), np.array(kernel)), atol=1e-4)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", [1, 3])
-def test_gradients_of_the_convolution_are_those_of_xlas_own(shape, window):
-    x, kernel = random(0, shape), random(1, (window,) * (len(shape) - 2) + (3, 4))
-    weight = random(2, (*shape[:-1], 4))
-    space = "zyx"[-(len(shape) - 2) :]
-    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-
-    def native(x, kernel):
-        return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), "SAME", dimension_numbers=layout)
-
-    def gradients(form):
-        return jax.grad(lambda x, kernel: jnp.sum(form(x, kernel) * weight), argnums=(0, 1))(x, kernel)
-
-    for ours, xlas in zip(gradients(convolve), gradients(native), strict=True):
-        np.testing.assert_allclose(ours, xlas, atol=2e-4)
 
 
 def test_kernels_keep_flax_names_and_shapes():
@@ -90,12 +52,43 @@ def test_pooling_shares_the_gradient_among_equal_maxima(dimensions):
     np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(x), x / 6)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 3, 4), (1, 2, 3, 2, 4)])
-def test_upsampling_repeats_each_voxel_and_its_gradient_sums_them(shape):
-    x = np.array(random(0, shape))
-    expected = x
-    for axis in range(1, len(shape) - 1):
-        expected = expected.repeat(2, axis)
-    np.testing.assert_array_equal(upsample(jnp.asarray(x)), expected)
-    gradient = jax.grad(lambda x: upsample(x).sum())(jnp.asarray(x))
-    np.testing.assert_array_equal(gradient, np.full(shape, 2 ** (len(shape) - 2)))
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_pooling_in_one_step_is_pooling_in_pairs(dimensions):
+    x = random(0, (2, *(4,) * dimensions, 3))
+    np.testing.assert_array_equal(max_pool(x, ()), max_pool(x, ("pairs",)))
+    weight = random(1, (2, *(2,) * dimensions, 3))
+    gradients = [jax.grad(lambda x, way=way: (max_pool(x, way) * weight).sum())(x) for way in ((), ("pairs",))]
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize("half", [(2, 3, 2, 3), (1, 2, 1, 3, 3)])
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_of_two_unjoined_halves_is_flaxs_of_the_joined_array(half, train):
+    low, skip = 3 * random(0, half) + 1, random(1, (half[0], *(2 * size for size in half[1:-1]), 2))
+    weight = random(2, (*skip.shape[:-1], 5))
+    variables = {
+        "params": {"scale": random(3, (5,)), "bias": random(4, (5,))},
+        "batch_stats": {"mean": random(5, (5,)), "var": random(6, (5,)) ** 2 + 0.5},
+    }
+
+    def joined(low, skip):
+        for axis in range(1, low.ndim - 1):
+            low = jnp.repeat(low, 2, axis)
+        return jnp.concatenate([low, skip], -1)
+
+    def ours(params, low, skip):
+        state = variables | {"params": params}
+        parts, moved = BatchNorm(0.9).apply(state, Joined(low, skip), train, mutable=["batch_stats"])
+        out = joined(*parts)
+        return (out * weight).sum(), (out, moved)
+
+    def flaxs(params, low, skip):
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=EPSILON)
+        out, moved = norm.apply(variables | {"params": params}, joined(low, skip), mutable=["batch_stats"])
+        return (out * weight).sum(), (out, moved)
+
+    results = [
+        jax.value_and_grad(form, argnums=(0, 1, 2), has_aux=True)(variables["params"], low, skip)
+        for form in (ours, flaxs)
+    ]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-4), *results)

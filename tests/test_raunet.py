@@ -115,6 +115,8 @@ def test_a_size_that_cannot_be_pooled_five_times_is_refused_with_the_nearest_tha
         ("network.bottom_width", 10, "network.bottom_width is 10"),
         ("precision", "float16", "precision is 'float16'; choose one of float32, bfloat16"),
         ("network.momentum", 1.0, "network.momentum is 1.0"),
+        ("network.remat", "some", "network.remat is 'some'; choose one of none, blocks, all"),
+        ("network.lowering", "fast", "network.lowering names 'fast'; choose auto, plain"),
         ("patch_size", (64, 64, 20), "size 20"),
     ],
 )

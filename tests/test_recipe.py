@@ -21,7 +21,7 @@ def test_fields_that_a_saved_recipe_lacks_have_the_value_that_changes_nothing():
     for stage in saved["stages"].values():
         for field in ("weights", "mirror", "skip_empty"):
             del stage["window"][field]
-        del stage["augment"], stage["loss_per_sample"]
+        del stage["augment"], stage["loss_per_sample"], stage["network"]["lowering"], stage["network"]["remat"]
     assert recipe.from_json(json.dumps(saved)).to_dict() == config.to_dict()
     alone = recipe.from_json(json.dumps(saved["stages"]["voi"]))
     assert alone.window.step == (64, 64, 20) and recipe.differences(alone, config.stages.voi) == []
@@ -30,6 +30,7 @@ def test_fields_that_a_saved_recipe_lacks_have_the_value_that_changes_nothing():
 def test_differences_name_the_fixed_fields_and_leave_out_what_may_change():
     one, other = liver_voi.get_config(), liver_voi.get_config()
     other.epochs, other.data.root, other.learning_rate = 99, "/elsewhere", 0.1
+    other.network.lowering, other.network.remat = "plain", "blocks"
     assert recipe.differences(one, other) == []
     other.network.width, other.data.folds = 16, 3
     assert recipe.differences(one, other) == ["data.folds: 5, 3", "network.width: 32, 16"]

@@ -23,7 +23,8 @@ class Settings:
         axis_name: mapped axis over whose devices the batch statistics are joined while training.
         lowering: which rewrites the network is computed with, see `lowering.rewrites`.
         remat: what the gradient computes anew, in place of keeping it in memory: none; blocks: the inside of each
-            residual block; all: the inside of each attention module as well.
+            residual block; all: the inside of each attention module as well. XLA's CPU compiler keeps it all the same.
+        folded: the variables are those of `folding.fold`; for inference.
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -31,6 +32,7 @@ class Settings:
     axis_name: str | None = None
     lowering: str = "auto"
     remat: str = "none"
+    folded: bool = False
 
     @property
     def rewrites(self) -> frozenset[str]:
@@ -52,15 +54,21 @@ class Settings:
 
 
 class NormReluConv(nn.Module):
-    """Batch norm, ReLU, convolution: the unit that a residual block stacks three times."""
+    """Batch norm, ReLU, convolution: the unit that a residual block stacks three times.
+
+    `follows_conv`: what it is given is a convolution alone, which a norm may have been folded into.
+    """
 
     features: int
     window: int
     settings: Settings
+    follows_conv: bool
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = jax.tree.map(nn.relu, self.settings.norm("norm")(x, train))
+        if not (self.follows_conv and self.settings.folded):
+            x = self.settings.norm("norm")(x, train)
+        x = jax.tree.map(nn.relu, x)
         return self.settings.conv(self.features, self.window, "conv")(x)
 
 
@@ -76,7 +84,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         def unit(features, window, name):
-            return NormReluConv(features, window, self.settings, name=name)
+            return NormReluConv(features, window, self.settings, name != "reduce", name=name)
 
         residual = unit(self.features // 4, 1, "reduce")(x, train)
         residual = unit(self.features // 4, 3, "middle")(residual, train)
@@ -115,7 +123,7 @@ class AttentionModule(nn.Module):
         # changes nothing but the work: an eighth of it in 3D, a quarter in 2D.
         if "low_mask" not in chosen:
             mask = upsample(mask)
-        for name in ("mask_conv_1", "mask_conv_2"):
+        for name in ("mask_conv",) if self.settings.folded else ("mask_conv_1", "mask_conv_2"):
             mask = self.settings.conv(self.features, 1, name)(mask)
         mask = nn.sigmoid(mask)
         if "low_mask" in chosen:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 # Of a voxel repeated twice, a window of three taps sees two: (place in the block of 2, tap before, tap after).
 MERGED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
+PACK, PACKED_FEATURES = 4, 4  # neighbours along x; up to how many features a matrix product is too narrow by itself
 
 
 class Joined(NamedTuple):
@@ -48,15 +49,19 @@ def convolve(
         return by_voxel(lambda voxels: voxels @ kernel.reshape(channels, features), x)
     if "taps" in rewrites and features == 1:
         return _convolve_after_products(x, kernel)
-    plane = _convolve_plane if "turn" in rewrites else _convolve_natively
-    if len(window) == 2:
-        return plane(x, kernel, "SAME")
-    pairs = window[0] == 3 and x.shape[1] % 2 == 0 and channels >= WINOGRAD_CHANNELS and x.size >= WINOGRAD_SIZE
-    if "winograd" in rewrites and pairs:
-        return _convolve_slices_in_pairs(x, kernel, plane)
-    if "slices" in rewrites:
-        return _convolve_slices(x, kernel, plane)
-    return _convolve_natively(x, kernel, "SAME")
+    if "taps" in rewrites and channels == 1:
+        return _convolve_by_products(x, kernel)
+    if "winograd" in rewrites and _in_pairs(x, window):
+        return _convolve_slices_in_pairs(x, kernel, rewrites)
+    if "slices" in rewrites and len(window) == 3:
+        return _convolve_slices(x, kernel, rewrites)
+    return _by_xla(x, kernel, "SAME", rewrites)
+
+
+def _in_pairs(x, window) -> bool:
+    """Whether Winograd's form is for `x`, and worth it."""
+    large = x.shape[-1] >= WINOGRAD_CHANNELS and x.size >= WINOGRAD_SIZE
+    return large and len(window) == 3 == window[0] and x.shape[1] % 2 == 0
 
 
 def _convolve_natively(x, kernel, padding):
@@ -103,47 +108,76 @@ def _backward_plane(padding, residuals, gradient):
 _convolve_plane.defvjp(_forward_plane, _backward_plane)
 
 
-def _each_slice(convolve_2d, x, *arguments):
+def _by_xla(x, kernel, padding, rewrites):
+    """By XLA's own convolution, as it runs best."""
+    flat, (*_, width, _) = kernel.ndim == 4, x.shape
+    if flat and "pack" in rewrites and padding == "SAME" and kernel.shape[-1] <= PACKED_FEATURES and width % PACK == 0:
+        neighbours = x.reshape(*x.shape[:2], width // PACK, -1)
+        return _by_xla(neighbours, _packed(kernel), padding, set(rewrites) - {"pack"}).reshape(*x.shape[:-1], -1)
+    return (_convolve_plane if flat and "turn" in rewrites else _convolve_natively)(x, kernel, padding)
+
+
+def _packed(kernel):
+    """The kernel of window (y, 3) that takes and gives PACK neighbours along x as channels of one place."""
+    taps = kernel.shape[1]
+    block, ours, out = np.ogrid[:3, :PACK, :PACK]
+    tap = PACK * (block - 1) + ours - out + taps // 2
+    inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[..., None, None]  # block ours out 1 1
+    blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)  # y block ours out i o
+    return blocks.swapaxes(3, 4).reshape(kernel.shape[0], 3, PACK * kernel.shape[2], PACK * kernel.shape[3])
+
+
+def _each_slice(x, kernel, padding, rewrites):
     """A 2D convolution of all slices of `x` (b, z, y, x, i) as one batch."""
-    out = convolve_2d(x.reshape(-1, *x.shape[2:]), *arguments)
+    out = _by_xla(x.reshape(-1, *x.shape[2:]), kernel, padding, rewrites)
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
-def _convolve_slices(x, kernel, plane):
+def _convolve_slices(x, kernel, rewrites):
     """The z-taps as input channels of one 2D convolution."""
     taps, *window, channels, features = kernel.shape
     padded = _pad(x, [taps // 2])
     stacked = jnp.concatenate([padded[:, tap : tap + x.shape[1]] for tap in range(taps)], axis=-1)  # b z y x (tap i)
     flat = jnp.moveaxis(kernel, 0, -3).reshape(*window, taps * channels, features)  # y x (tap i) o
-    return _each_slice(plane, stacked, flat, "SAME")
+    return _each_slice(stacked, flat, "SAME", rewrites)
 
 
-def _convolve_slices_in_pairs(x, kernel, plane):
+def _convolve_slices_in_pairs(x, kernel, rewrites):
     """Winograd's F(2, 3) along z (Lavin and Gray 2016): four 2D convolutions for two slices, in place of six."""
     padded = _pad(x, [1])
     even, odd = padded[:, 0::2], padded[:, 1::2]
     x0, x1, x2, x3 = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the four slices that a pair sees
     sides, centre = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
-    first = _each_slice(plane, x0 - x2, kernel[0], "SAME")
-    plus = _each_slice(plane, x1 + x2, sides + centre, "SAME")
-    minus = _each_slice(plane, x2 - x1, sides - centre, "SAME")
-    last = _each_slice(plane, x1 - x3, kernel[2], "SAME")
+    first = _each_slice(x0 - x2, kernel[0], "SAME", rewrites)
+    plus = _each_slice(x1 + x2, sides + centre, "SAME", rewrites)
+    minus = _each_slice(x2 - x1, sides - centre, "SAME", rewrites)
+    last = _each_slice(x1 - x3, kernel[2], "SAME", rewrites)
     pairs = jnp.stack([first + plus + minus, plus - minus - last], axis=2)  # b z/2 2 y x o
     return pairs.reshape(*x.shape[:-1], -1)
 
 
+def _shifted(x, tap, window):
+    """`x` (b, *space) as the tap of a SAME convolution sees it, with zeros outside."""
+    shifts = [size // 2 - place for place, size in zip(tap, window, strict=True)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] + [(shift, -shift, 0) for shift in shifts])
+
+
 def _convolve_after_products(x, kernel):
-    """All taps' products by one matrix product, then one shifted sum of whole arrays a tap."""
-    *window, channels, features = kernel.shape
+    """To one feature: all taps' products by one matrix product, then a sum of whole arrays, each shifted as its tap."""
+    *window, channels, _ = kernel.shape
     taps = list(np.ndindex(*window))
-    products = kernel.reshape(-1, channels) @ x.reshape(-1, channels).T
-    products = products.reshape(-1, *x.shape[:-1])  # tap b *space
-    total = 0
+    products = (kernel.reshape(-1, channels) @ x.reshape(-1, channels).T).reshape(-1, *x.shape[:-1])  # tap b *space
     # split, not slices: its gradient is one concatenation, where theirs is a sum of arrays filled up with zeros
-    for product, tap in zip(jax.lax.split(products, [1] * len(taps), 0), taps, strict=True):
-        shifts = [size // 2 - place for place, size in zip(tap, window, strict=True)]
-        total += jax.lax.pad(product[0], jnp.zeros((), x.dtype), [(0, 0, 0)] + [(s, -s, 0) for s in shifts])
-    return total[..., None]
+    split = jax.lax.split(products, [1] * len(taps), 0)
+    return sum(_shifted(part[0], tap, window) for part, tap in zip(split, taps, strict=True))[..., None]
+
+
+def _convolve_by_products(x, kernel):
+    """From one channel: whole arrays, each shifted as its tap, and one matrix product."""
+    *window, _, features = kernel.shape
+    stacked = jnp.stack([_shifted(x[..., 0], tap, window) for tap in np.ndindex(*window)])  # tap b *space
+    out = stacked.reshape(len(stacked), -1).T @ kernel.reshape(-1, features)
+    return out.reshape(*x.shape[:-1], features)
 
 
 def _convolve_upsampled(x, kernel, rewrites):
@@ -153,22 +187,20 @@ def _convolve_upsampled(x, kernel, rewrites):
         return upsample(convolve(x, kernel, rewrites))
     if "subpixel" not in rewrites:
         return convolve(upsample(x), kernel, rewrites)
-    plane = _convolve_plane if "turn" in rewrites else _convolve_natively
-    if len(window) == 2:
-        return _convolve_places(x, kernel, plane)
-    if "slices" not in rewrites:
-        return _convolve_places(x, kernel, _convolve_natively)
+    if len(window) == 2 or "slices" not in rewrites:
+        return _convolve_places(x, kernel, rewrites)
     # Along z by differences of neighbours, three products for two slices where places take four: with S = w0 + w1 + w2
     # out[2j] = S x[j] - w0 (x[j] - x[j-1]) and out[2j+1] = S x[j] + w2 (x[j+1] - x[j]).
     steps = jnp.diff(_pad(x, [1]), axis=1)
-    whole = _each_slice(_convolve_places, x, kernel.sum(0), plane)
-    even = whole - _each_slice(_convolve_places, steps[:, :-1], kernel[0], plane)
-    odd = whole + _each_slice(_convolve_places, steps[:, 1:], kernel[2], plane)
-    pairs = jnp.stack([even, odd], axis=2)  # b z 2 2y 2x o
-    return pairs.reshape(x.shape[0], -1, *pairs.shape[3:])
+    whole, before, after = (
+        _convolve_places(part.reshape(-1, *x.shape[2:]), plane, rewrites)
+        for part, plane in ((x, kernel.sum(0)), (steps[:, :-1], kernel[0]), (steps[:, 1:], kernel[2]))
+    )
+    pairs = jnp.stack([whole - before, whole + after], axis=1)  # (b z) 2 2y 2x o
+    return pairs.reshape(x.shape[0], -1, *pairs.shape[2:])
 
 
-def _convolve_places(x, kernel, window_2):
+def _convolve_places(x, kernel, rewrites):
     """Sub-pixel form: one convolution of window 2, whose features are those of each place in a block of 2.
 
     Both places of an axis see two voxels: out[2j] = w0 x[j-1] + (w1 + w2) x[j], out[2j+1] = (w0 + w1) x[j] + w2 x[j+1].
@@ -180,7 +212,7 @@ def _convolve_places(x, kernel, window_2):
         merged = jnp.tensordot(MERGED_TAPS.astype(kernel.dtype), merged, ((2,), (dimensions - 1 + done,)))
     order = [*range(1, 2 * dimensions, 2), 2 * dimensions, *range(0, 2 * dimensions, 2), 2 * dimensions + 1]
     merged = merged.transpose(order).reshape(*(2,) * dimensions, channels, -1)  # *tap i (*place o)
-    out = window_2(_pad(x, [1] * dimensions), merged, "VALID")  # b *(space + 1) (*place o)
+    out = _by_xla(_pad(x, [1] * dimensions), merged, "VALID", rewrites)  # b *(space + 1) (*place o)
     out = out.reshape(batch, *(size + 1 for size in space), *(2,) * dimensions, features)
     for axis in range(dimensions):  # place 1 of voxel j was computed with the taps of voxel j + 1
         at, place = 1 + 2 * axis, 1 + dimensions + axis  # so far each done axis has become two

@@ -11,10 +11,11 @@ REWRITES = {
     "slices": "a 3D convolution is made of 2D ones over all slices",
     "winograd": "of these, two slices at once from four products instead of six",
     "turn": "for the gradient of a 2D kernel, its input is turned by a matrix product",
-    "taps": "a convolution to one channel multiplies first, at every tap, and shifts and adds after that",
+    "pack": "a 2D convolution to few features takes neighbours along x as channels of one place",
+    "taps": "a convolution to or from one channel is one matrix product, and shifts of whole arrays a tap",
 }
 BY_PLATFORM = {
-    "cpu": ("dots", "pairs", "low_mask", "split", "subpixel", "slices", "winograd", "turn", "taps"),
+    "cpu": ("dots", "pairs", "low_mask", "split", "subpixel", "slices", "winograd", "turn", "pack", "taps"),
     "gpu": ("dots", "pairs", "low_mask", "split", "subpixel"),
     "tpu": ("dots", "pairs", "low_mask", "split", "subpixel"),
 }

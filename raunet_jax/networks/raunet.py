@@ -42,7 +42,7 @@ class RAUNet(nn.Module):
 
         def stem(x, name):
             x = settings.conv(self.stem_width, 3, name)(x)
-            return nn.relu(settings.norm(f"{name}_norm")(x, train))
+            return nn.relu(x if settings.folded else settings.norm(f"{name}_norm")(x, train))
 
         def res(features, name, x):
             return settings.residual_block(features, name)(x, train)
@@ -77,8 +77,8 @@ def check_size(space: Sequence[int]) -> None:
             )
 
 
-def make_network(config, axis_name: str | None = None) -> RAUNet:
-    """The network that a stage's recipe describes.
+def make_network(config, axis_name: str | None = None, folded: bool = False) -> RAUNet:
+    """The network that a stage's recipe describes; `folded` for variables of `folding.fold`.
 
     Raises ValueError for a patch size, width, precision, lowering or remat that no network can have.
     """
@@ -106,6 +106,7 @@ def make_network(config, axis_name: str | None = None) -> RAUNet:
         axis_name,
         config.network.lowering,
         config.network.remat,
+        folded,
     )
     return RAUNet(*widths.values(), settings)
 

@@ -1,0 +1,95 @@
+"""What is settled before JAX starts: nothing of the user's is overridden, and XLA and glibc take it."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+
+import pytest
+
+from raunet_jax import startup
+
+NAMES = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Without any of the variables in question, and with the allocator left alone."""
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(startup, "_keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.10.2")
+    return asked
+
+
+def test_the_flag_is_added_to_those_of_the_user(environment, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    startup.set_environment()
+    assert os.environ["XLA_FLAGS"] == f"--xla_force_host_platform_device_count=2 {startup.CPU_FLAG}="
+
+
+def test_what_the_user_has_set_stays(environment, monkeypatch):
+    theirs = {
+        "XLA_FLAGS": f"{startup.CPU_FLAG}=LIBRARY_FUSION_TYPE_DOT",
+        "JAX_COMPILATION_CACHE_DIR": "/elsewhere",
+        "MALLOC_ARENA_MAX": "4",
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    startup.set_environment()
+    assert {name: os.environ[name] for name in theirs} == theirs
+    assert not environment  # their allocator too
+
+
+def test_a_jaxlib_that_may_not_know_the_flag_is_not_given_it(environment, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.11.2")
+    startup.set_environment()
+    assert "XLA_FLAGS" not in os.environ
+
+
+def test_compiled_networks_are_kept_in_the_users_cache_by_kind_of_cpu(environment, monkeypatch, tmp_path):
+    startup.set_environment()
+    folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    assert folder.startswith(str(tmp_path / "raunet_jax" / "xla-"))
+    assert str(startup._cache()) == folder
+    assert environment == [True]
+
+
+def in_a_process_of_its_own(code, **variables):
+    kept = {name: value for name, value in os.environ.items() if name not in NAMES}
+    result = subprocess.run(
+        [sys.executable, "-c", f"from raunet_jax import startup\nstartup.set_environment()\n{code}"],
+        env=kept | {"PYTHONPATH": os.getcwd()} | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_memory_that_was_freed_is_used_again_without_asking_the_kernel():
+    code = """
+import resource
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * 2**26  # 16,384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults() > 1000, faults() < 100)
+"""
+    assert in_a_process_of_its_own(code).split() == ["True", "True"]
+
+
+def test_xla_takes_the_flag_and_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    code = "import jax, os\nprint(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: 2 * x)(3.0)))"
+    variables = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "file" / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    said = in_a_process_of_its_own(code, **variables)
+    assert said.split() == [f"{startup.CPU_FLAG}=", "6.0"]
