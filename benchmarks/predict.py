@@ -44,11 +44,13 @@ def ours(device: str, precision: str, variables: dict, scan: np.ndarray, patch, 
     import jax.numpy as jnp
 
     from raunet_jax.networks.blocks import Settings
+    from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import RAUNet
     from raunet_jax.windows import make_forward, predict_windows
 
-    network = RAUNet(*WIDTHS, Settings({"float32": jnp.float32, "bfloat16": jnp.bfloat16}[precision]))
-    variables, forward = jax.device_put(variables), make_forward(network)
+    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[precision]
+    network = RAUNet(*WIDTHS, Settings(dtype, folded=True))
+    variables, forward = jax.device_put(fold(variables)), make_forward(network)
     jax.block_until_ready(forward(variables, np.zeros((batch, *patch, 1), np.int16), *LIMITS))  # compiled
 
     def once():
@@ -191,6 +193,7 @@ def cascade(args, device: str) -> str:
     from configs import liver
     from data_prep.phantom import draw_abdomen
     from raunet_jax.cascade import StageModel, segment
+    from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import image_shape, init_variables, make_network
     from raunet_jax.windows import make_forward
 
@@ -203,9 +206,9 @@ def cascade(args, device: str) -> str:
         stage.precision = args.precision
         if args.width:
             stage.network.width = args.width
-        network = make_network(stage)
-        variables = finder(init_variables(network, image_shape(stage), 0), *ranges[name])
-        models[name] = StageModel(stage, (jax.device_put(variables),) * args.folds)
+        variables = finder(init_variables(make_network(stage), image_shape(stage), 0), *ranges[name])
+        network = make_network(stage, folded=True)
+        models[name] = StageModel(stage, (jax.device_put(fold(variables)),) * args.folds)
         x, y, z = stage.patch_size
         windows_ = np.zeros((stage.window.batch_size, z, y, x, 1), np.int16)
         begin = time.perf_counter()

@@ -49,7 +49,7 @@ def convolve(
         return by_voxel(lambda voxels: voxels @ kernel.reshape(channels, features), x)
     if "taps" in rewrites and features == 1:
         return _convolve_after_products(x, kernel)
-    if "taps" in rewrites and channels == 1:
+    if "taps" in rewrites and channels == 1 and len(window) == 2:  # in 3D its 27 arrays would be kept for the gradient
         return _convolve_by_products(x, kernel)
     if "winograd" in rewrites and _in_pairs(x, window):
         return _convolve_slices_in_pairs(x, kernel, rewrites)

@@ -12,7 +12,7 @@ REWRITES = {
     "winograd": "of these, two slices at once from four products instead of six",
     "turn": "for the gradient of a 2D kernel, its input is turned by a matrix product",
     "pack": "a 2D convolution to few features takes neighbours along x as channels of one place",
-    "taps": "a convolution to or from one channel is one matrix product, and shifts of whole arrays a tap",
+    "taps": "a convolution to one channel, in 2D from one too, is a matrix product, and a shift of an array a tap",
 }
 BY_PLATFORM = {
     "cpu": ("dots", "pairs", "low_mask", "split", "subpixel", "slices", "winograd", "turn", "pack", "taps"),
