@@ -68,7 +68,8 @@ def ours(block: Block | None, network: work.Network, settings, variables: dict, 
     import jax.numpy as jnp
     from flax import linen as nn
 
-    from raunet_jax.networks.layers import join, max_pool
+    from raunet_jax.networks.convolution import join
+    from raunet_jax.networks.layers import max_pool
     from raunet_jax.networks.raunet import RAUNet
 
     class Part(nn.Module):

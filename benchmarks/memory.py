@@ -62,7 +62,9 @@ class TorchMemory:
         return torch.cuda.max_memory_allocated() / 1e6
 
     def reset(self) -> None:
-        pass
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
 
 
 def of(library: str, device: str):

@@ -193,7 +193,8 @@ NOTES = """Contenders have a process each and step in turn. "first" is the first
 "x best torch": how many times as fast as the fastest of PyTorch's, the median over rounds. GFLOP are those of the
 paper's convolutions, whatever a contender computes in their place; a train step counts as three forward passes; the
 matmul is of the same precision. Memory is that of a process beyond its imports (on a GPU, of its arrays): at the peak
-of the steps, between them, and at the peak of the first call; a compiler leaves some of it behind. "diff." is the
+of the steps, between them, and at the peak of the first call; a compiler leaves some of it behind. On a
+GPU ours is the peak since the process began in either case. "diff." is the
 largest difference to the first contender: of outputs over the largest output, or of the losses of two train steps.
 "memory kept": freed memory stays with the process for the next step, as ours has it (raunet_jax/startup.py). Where
 others take a good part of a core, times say little, least of all PyTorch's, whose threads wait for each other."""

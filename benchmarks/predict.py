@@ -114,6 +114,8 @@ def windows(args, device: str) -> str:
         except Lost as error:
             rows[name]["error"] = str(error)
             workers.pop(name).end()
+    if names[0] not in maps:
+        raise SystemExit(f"{names[0]}, which the others are compared with, failed: {rows[names[0]]['error']}")
     reference = maps[names[0]]
     for name, found_map in maps.items():
         rows[name]["difference"] = float(np.abs(found_map - reference).max())
@@ -121,16 +123,19 @@ def windows(args, device: str) -> str:
             raise RuntimeError(f"the maps of {name} and {names[0]} differ by {rows[name]['difference']:.2g}")
     for _ in range(args.rounds - 1):
         for name, worker in workers.items():
-            rows[name]["seconds"].append(worker.round(0.0)["seconds"])
+            try:
+                rows[name]["seconds"].append(worker.round(0.0)["seconds"])
+            except Lost as error:
+                rows[name]["error"] = str(error)
     for worker in workers.values():
         worker.end()
-    lines = [["prediction", "median s", "s a window", "x ours", "peak MB", "largest difference"]]
+    lines = [["prediction", "median s", "s a window", f"x {names[0]}", "peak MB", "largest difference"]]
     for name, row in rows.items():
         if "error" in row:
             lines.append([name, f"failed: {row['error']}", "", "", "", ""])
             continue
         seconds = statistics.median(row["seconds"])
-        ratio = statistics.median(a / b for a, b in zip(row["seconds"], rows[names[0]]["seconds"], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(row["seconds"], rows[names[0]]["seconds"], strict=False))
         line = [name, f"{seconds:.2f}", f"{seconds / count:.4f}", f"{ratio:.2f}", f"{row['first_mb']:.0f}"]
         lines.append([*line, f"{row['difference']:.2g}"])
     sizes = [" x ".join(map(str, reversed(size))) for size in (shape, patch, step)]
@@ -185,8 +190,11 @@ def finder(variables: dict, least_hu: float, most_hu: float) -> dict:
 
 def cascade(args, device: str) -> str:
     """Segment a drawn scan and return the report."""
+    import os
+
     from raunet_jax import startup
 
+    os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     startup.set_environment()
     import jax
 
@@ -246,6 +254,9 @@ The first call compiles or reads the cache, and is not in the stage's seconds.
 """
 
 
+USUAL = "cascade", "device", "rounds"  # flags that a run whose report is written may have
+
+
 def size(text: str) -> tuple[int, int, int]:
     x, y, z = map(int, text.split("x"))
     return x, y, z
@@ -255,7 +266,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cascade", action="store_true")
     parser.add_argument("--size", type=size, help=f"default: {SIZE}, or of the cascade {CASCADE_SIZE}")
-    parser.add_argument("--patch", type=size, default="128x128x32")
+    parser.add_argument("--patch", type=size, default=(128, 128, 32))
     parser.add_argument("--step", type=size, help="default: half a patch")
     parser.add_argument("--batch", type=int, default=1, help="windows a call")
     parser.add_argument("--contenders", default="", help='such as "ours,MONAI"')
@@ -265,13 +276,13 @@ def main():
     parser.add_argument("--folds", type=int, default=1, help="of the cascade, models a stage")
     parser.add_argument("--width", type=int, default=0, help="of the cascade's networks; default: the recipe's")
     args = parser.parse_args()
-    full = args.size is None and not args.width
+    usual = all(getattr(args, name) == parser.get_default(name) for name in vars(args) if name not in USUAL)
     args.size = args.size or size(CASCADE_SIZE if args.cascade else SIZE)
     args.step = args.step or tuple(max(1, length // 2) for length in args.patch)
     device = args.device or ("gpu" if machine.gpu() else "cpu")
     text = cascade(args, device) if args.cascade else windows(args, device)
     print(text, end="")
-    if full:
+    if usual:
         name = "cascade" if args.cascade else "predict"
         write_text(RESULTS / f"{name}-{machine.slug(device)}.md", text)
 

@@ -24,6 +24,7 @@ INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change aft
 WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map
 MAPS = {"coarse": "liver", "voi": "liver", "tumor": "tumor"} | WHOLE_VOLUME  # name of each stage's probability map
 _SLAB = 32  # slices of a mask brought back to full size at once, so that a long CT's never lies in memory as float32
+VOTES = ("mean", "majority")
 RIVAL_SHARE = 0.5  # of the largest component's size, from which the second largest is worth a warning
 Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
 
@@ -99,9 +100,16 @@ def load_cascade(
         with model.config.ignore_type():
             for field in INFERENCE_FIELDS:
                 model.config[field] = stage[field]
-        check_window(model.config.window, _patch(model.config))
+        check_inference(model.config)
         models[name] = model
     return models
+
+
+def check_inference(config: ConfigDict) -> None:
+    """Raise ValueError for a stage's recipe by which windows cannot be merged, or folds not be joined."""
+    check_window(config.window, _patch(config))
+    if config.vote not in VOTES:
+        raise ValueError(f"config.vote is {config.vote!r}; choose {' or '.join(VOTES)}")
 
 
 def segment(
@@ -273,8 +281,6 @@ def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np
     `mean`: foreground where the mean reaches the threshold. `majority`: where more than half of the folds reach it.
     """
     rule, threshold, folds = model.config.vote, model.config.threshold, len(model.variables)
-    if rule not in ("mean", "majority"):
-        raise ValueError(f"config.vote is {rule!r}; choose mean or majority")
     mean = next(maps)
     votes = (mean >= threshold).astype(np.uint8)
     for probabilities in maps:

@@ -23,7 +23,7 @@ from raunet_jax import (
     side_by_side,
     training,
 )
-from raunet_jax.cascade import load_cascade
+from raunet_jax.cascade import check_inference, load_cascade
 from raunet_jax.progress import say
 from raunet_jax.report.comparison import write_comparison
 from raunet_jax.report.page import write_report
@@ -96,7 +96,8 @@ def train(request: Request) -> int:
             if begun.is_file():
                 training.check_same_recipe(begun.parent, recipe.load(begun), stage)
     for stage in recipe.stages_of(config).values():
-        augmentation.from_recipe(stage)  # raises where it does not fit the patch
+        augmentation.from_recipe(stage)  # these raise, before days of training, where a field does not fit
+        check_inference(stage)
         if stage.folds_at_once > 1:  # the folds' processes need the memory that this one would keep for itself
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     failed: list[str] = []

@@ -53,11 +53,14 @@ def in_turn(
         if finishing:
             finishing.result()
     except KeyboardInterrupt:
-        gate.close()
         raise
-    except BaseException:
+    except BaseException as error:
         wait([finishing] if finishing else [])
+        if finishing and finishing.exception() not in (None, error):
+            error.add_note(f"and the case before: {finishing.exception()}")
         raise
+    finally:
+        gate.close()
 
 
 class _Gate:
@@ -89,6 +92,8 @@ def _start(function: Callable, *arguments) -> Future:
 def _run(future: Future, function: Callable, *arguments) -> None:
     try:
         future.set_result(function(*arguments))
+    except CASE_ERRORS as error:
+        future.set_exception(_bare(error))
     except BaseException as error:  # whatever it is, the caller's thread raises it
         future.set_exception(error)
 
@@ -98,8 +103,14 @@ def _outcome(work: Callable, case: Any, held: Any) -> Future:
     try:
         outcome.set_result(work(case, held))
     except CASE_ERRORS as error:
-        outcome.set_exception(error.with_traceback(None))  # whose frames hold the volume and its maps
+        outcome.set_exception(_bare(error))
     return outcome
+
+
+def _bare(error: Exception) -> Exception:
+    """The error without the frames that it came through, which hold a volume and its maps."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _succeeded(outcome: Future) -> bool:

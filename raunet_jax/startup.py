@@ -6,9 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import sys
-import time
 
-BEGIN = time.monotonic()  # of the program, for it imports this first
 # Of XLA's libraries for fusions on a CPU one is slow at convolutions and holds them to one core; none is named here.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 KNOWN_TO = "0.10."  # releases of jaxlib that have the flag; any other could end the process over it

@@ -190,6 +190,7 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
     `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss or a
     weight is not finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
     """
+    fold_begin = time.monotonic()
     training = FoldRun(config, patch_set, run, fold)
     last_step = config.epochs * training.epoch_steps
     changes = augmentation.from_recipe(config)
@@ -222,8 +223,8 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                     jax.block_until_ready(metrics)
                     now = time.monotonic()
                     say(
-                        f"{title}: first step done {now - startup.BEGIN:.1f} s after the start; it took "
-                        f"{now - step_begin:.1f} s, most of them to compile or to read what was compiled before"
+                        f"{title}: the first step took {now - step_begin:.1f} s with what was compiled for it; "
+                        f"it ended {now - fold_begin:.1f} s after this fold's start"
                     )
                     startup.give_back_memory()
                     first_done = True

@@ -236,11 +236,6 @@ def test_folds_of_equal_say_overlap_evenly_where_windows_do():
     np.testing.assert_allclose(three, one, atol=1e-6)
 
 
-def test_an_unknown_vote_is_refused():
-    with pytest.raises(ValueError, match="config.vote is 'most'; choose mean or majority"):
-        segment(volume(exact_models.abdomen()[0]), {"coarse": model("coarse", vote="most")})
-
-
 def test_progress_counts_the_windows_of_all_folds():
     told = {}
 
@@ -321,8 +316,10 @@ def test_weights_and_mirroring_of_the_recipe_reach_the_windows():
     np.testing.assert_allclose(weighted[0, 0, 16:32], left / (left + right), rtol=1e-5)
 
 
-def test_windows_that_cannot_be_merged_as_asked_are_refused_before_any_scan_is_read(tmp_path):
+def test_windows_or_a_vote_that_cannot_be_are_refused_before_any_scan_is_read(tmp_path):
     save_run(tmp_path, model("coarse").config, [(0.4,)])
+    with pytest.raises(ValueError, match="config.vote is 'most'; choose mean or majority"):
+        load_cascade(tmp_path, model("coarse", vote="most").config)
     for window, said in (
         ({"mirror": ("z",)}, r"config.window.mirror has 'z'; windows of \(z, y, x\) \(1, 32, 32\) have axes x, y"),
         ({"weights": "flat"}, "config.window.weights is 'flat'; choose uniform or gaussian"),

@@ -48,6 +48,14 @@ def test_a_flag_that_the_mode_needs_is_named(mode, missing):
         modes.MODES[mode](Request(None, None, **flags))
 
 
+@pytest.mark.parametrize(("field", "value"), [("window.mirror", ("u",)), ("window.weights", "flat"), ("vote", "most")])
+def test_what_evaluation_could_not_do_is_refused_before_training(config, tmp_path, field, value):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=f"config.{field} "):
+        modes.train(Request(config, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("missing", ["input", "output"])
 def test_predict_needs_input_and_output(config, monkeypatch, missing):
     monkeypatch.setattr(modes, "load_cascade", lambda run, config: {})

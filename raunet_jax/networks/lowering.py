@@ -1,4 +1,8 @@
-"""Which exact rewrites a network is computed with, by platform: all give the plain form's results but for rounding."""
+"""Which exact rewrites a network is computed with, by platform.
+
+All give the plain form's results but for rounding. Of equal maxima, "pairs" sends each its share of the gradient, where
+the plain form sends all of it to the first.
+"""
 
 import jax
 
