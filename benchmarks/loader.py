@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from benchmarks.machine import cpu
 from configs import liver_voi
 from data_prep import patch_dataset
 from raunet_jax import batches, files
@@ -163,12 +164,10 @@ def table(*rows) -> str:
 
 
 def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), os.uname().machine)
     there = [name for name in LIBRARIES if importlib.util.find_spec(name.replace("-", "_"))]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in there)
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    return f"{cpu}, {cores} cores, load average {load:.1f} before the run; {versions}; {datetime.date.today()}."
+    return f"{cpu()}, {cores} cores, load average {load:.1f} before the run; {versions}; {datetime.date.today()}."
 
 
 def rates(turns: list[dict[str, tuple[float, float]]], config, megabytes: float) -> list[list[str]]:

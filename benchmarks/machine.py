@@ -36,12 +36,16 @@ def _queries(field: str) -> list[str]:
     return _output("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits").splitlines()
 
 
+def cpu() -> str:
+    """The CPU's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), os.uname().machine)
+
+
 def name(device: str) -> str:
     if device == "gpu":
         return gpu() or "GPU"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), os.uname().machine)
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores"
+    return f"{cpu()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def slug(device: str) -> str:

@@ -1,8 +1,9 @@
 """Memory of a process, or of its arrays on a GPU, in MB."""
 
 import contextlib
-import ctypes
 from pathlib import Path
+
+from raunet_jax import startup
 
 
 class ProcessMemory:
@@ -20,7 +21,7 @@ class ProcessMemory:
 
     def reset(self) -> None:
         """Give back what has been freed, and begin a new peak."""
-        ctypes.CDLL(None).malloc_trim(0)
+        startup.give_back_memory()
         with contextlib.suppress(OSError):  # where the kernel forbids it, the peak is that since the process began
             Path("/proc/self/clear_refs").write_text("5")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.machine import cpu
 from raunet_jax.files import write_text
 from raunet_jax.geometry import bounding_box
 from raunet_jax.scores import score_liver_case
@@ -163,12 +164,10 @@ def measure_apart(method, size: str) -> dict:
 
 
 def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), os.uname().machine)
     installed = {found.name.lower(): found.version for found in importlib.metadata.distributions()}
     versions = ", ".join(f"{name} {installed.get(name, 'missing')}" for name in LIBRARIES)
     load = f"load average {os.getloadavg()[0]:.1f} before the run"
-    return f"{cpu}, one of {os.cpu_count()} cores, {load}; {versions}; {datetime.date.today()}."
+    return f"{cpu()}, one of {os.cpu_count()} cores, {load}; {versions}; {datetime.date.today()}."
 
 
 def compare(size: str) -> str:

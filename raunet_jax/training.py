@@ -211,7 +211,7 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
             contextlib.closing(MetricsLog(run, training.step)) as log,
             progress(title, last_step, training.step) as bar,
         ):
-            note, pending, first_done = "", None, False
+            note, pending, first_step = "", None, training.step + 1
             saved = epoch_begin = time.monotonic()
             begin, epoch_patches = saved - training.seconds, 0
             while training.step < last_step:
@@ -219,7 +219,7 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                 step_begin = time.monotonic()
                 training.state, metrics = train_step(training.state, split_over_devices(batch))
                 training.step += 1
-                if not first_done:
+                if training.step == first_step:
                     jax.block_until_ready(metrics)
                     now = time.monotonic()
                     say(
@@ -227,7 +227,6 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                         f"it ended {now - fold_begin:.1f} s after this fold's start"
                     )
                     startup.give_back_memory()
-                    first_done = True
                 epoch_patches += config.batch_size
                 # A loss is fetched once the next step is under way, so that the device never waits for the host.
                 if pending:
