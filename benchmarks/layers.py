@@ -83,7 +83,7 @@ def ours(block: Block | None, network: work.Network, settings, variables: dict, 
             if block.name.startswith("Att"):
                 return settings.attention(block.features, int(block.name[3:]) - 1, block.name)(x, train)
             x = settings.conv(block.features, 3, block.name)(x)
-            return x if block.name == "Conv3" else nn.relu(settings.norm(f"{block.name}_norm")(x, train))
+            return x if block.name == "Conv3" else settings.norm_relu(f"{block.name}_norm")(x, train)
 
     module = Part() if block else RAUNet(*network.widths, settings)
     inputs, variables = jax.device_put((inputs, variables))

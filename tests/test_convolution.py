@@ -13,9 +13,11 @@ from raunet_jax.networks.lowering import BY_PLATFORM, NEEDS
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 6, 1), (2, 4, 3, 8, 3), (1, 2, 1, 1, 1), (1, 3, 2, 4, 2)]
 HALVES = [(2, 3, 2, 3), (2, 2, 3, 1, 3), (1, 1, 1, 2, 1)]
+CPU_FORMS = ("slices", "winograd", "neighbours", "turn", "pack", "taps")
 FORMS = [
     (),
-    *((name, NEEDS[name]) if name in NEEDS else (name,) for name in ("slices", "winograd", "turn", "pack", "taps")),
+    *((name, NEEDS[name]) if name in NEEDS else (name,) for name in CPU_FORMS),
+    ("neighbours", "pack"),
     *sorted(set(BY_PLATFORM.values())),
 ]
 

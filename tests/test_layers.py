@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from raunet_jax.networks import products
 from raunet_jax.networks.convolution import Joined
-from raunet_jax.networks.layers import EPSILON, BatchNorm, Conv, max_pool
+from raunet_jax.networks.layers import EPSILON, Conv, NormRelu, max_pool
 
 
 def random(seed, shape):
@@ -26,6 +27,17 @@ def test_bias_is_added_to_every_voxel():
     params = {"kernel": jnp.zeros((1, 1, 2, 3)), "bias": jnp.array([1.0, 2.0, 3.0])}
     out = Conv(3, 1).apply({"params": params}, random(0, (1, 2, 2, 2)))
     np.testing.assert_array_equal(out, np.broadcast_to([1.0, 2.0, 3.0], (1, 2, 2, 3)))
+
+
+@pytest.mark.parametrize("rewrites", [(), ("tree",)], ids=["plain", "tree"])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 3, 5, 1, 3)])
+def test_a_biass_gradient_is_the_sum_over_all_voxels(shape, rewrites, monkeypatch):
+    monkeypatch.setattr(products, "TREE", 4)
+    x, weight = random(0, shape), random(1, (*shape[:-1], 2))
+    params = {"kernel": random(2, (*(1,) * (len(shape) - 2), 3, 2)), "bias": random(3, (2,))}
+    conv = Conv(2, 1, rewrites=rewrites)
+    gradient = jax.grad(lambda params: (conv.apply({"params": params}, x) * weight).sum())(params)
+    np.testing.assert_allclose(gradient["bias"], np.sum(weight, axis=tuple(range(x.ndim - 1))), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 2, 4, 6, 3)])
@@ -63,7 +75,9 @@ def test_pooling_in_one_step_is_pooling_in_pairs(dimensions):
 
 @pytest.mark.parametrize("half", [(2, 3, 2, 3), (1, 2, 1, 3, 3)])
 @pytest.mark.parametrize("train", [True, False])
-def test_batch_norm_of_two_unjoined_halves_is_flaxs_of_the_joined_array(half, train):
+@pytest.mark.parametrize("rewrites", [(), ("tree",)], ids=["plain", "tree"])
+def test_norm_and_relu_of_two_unjoined_halves_are_flaxs_of_the_joined_array(half, train, rewrites, monkeypatch):
+    monkeypatch.setattr(products, "TREE", 4)
     low, skip = 3 * random(0, half) + 1, random(1, (half[0], *(2 * size for size in half[1:-1]), 2))
     weight = random(2, (*skip.shape[:-1], 5))
     variables = {
@@ -78,13 +92,15 @@ def test_batch_norm_of_two_unjoined_halves_is_flaxs_of_the_joined_array(half, tr
 
     def ours(params, low, skip):
         state = variables | {"params": params}
-        parts, moved = BatchNorm(0.9).apply(state, Joined(low, skip), train, mutable=["batch_stats"])
+        norm_relu = NormRelu(0.9, rewrites=rewrites)
+        parts, moved = norm_relu.apply(state, Joined(low, skip), train, mutable=["batch_stats"])
         out = joined(*parts)
         return (out * weight).sum(), (out, moved)
 
     def flaxs(params, low, skip):
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=EPSILON)
         out, moved = norm.apply(variables | {"params": params}, joined(low, skip), mutable=["batch_stats"])
+        out = nn.relu(out)
         return (out * weight).sum(), (out, moved)
 
     results = [

@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from raunet_jax.networks.convolution import upsample
-from raunet_jax.networks.layers import BatchNorm, Conv, max_pool
+from raunet_jax.networks.layers import Conv, NormRelu, max_pool
 from raunet_jax.networks.lowering import rewrites
 
 REMATERIALISATIONS = ("none", "blocks", "all")
@@ -41,8 +40,8 @@ class Settings:
     def conv(self, features: int, window: int, name: str) -> Conv:
         return Conv(features, window, self.dtype, self.rewrites, name=name)
 
-    def norm(self, name: str) -> BatchNorm:
-        return BatchNorm(self.momentum, self.axis_name, self.dtype, name=name)
+    def norm_relu(self, name: str) -> NormRelu:
+        return NormRelu(self.momentum, self.axis_name, self.dtype, self.rewrites, name=name)
 
     def residual_block(self, features: int, name: str) -> nn.Module:
         block = ResidualBlock if self.remat == "none" else nn.remat(ResidualBlock, static_argnums=(2,))
@@ -66,9 +65,10 @@ class NormReluConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        if not (self.follows_conv and self.settings.folded):
-            x = self.settings.norm("norm")(x, train)
-        x = jax.tree.map(nn.relu, x)
+        if self.follows_conv and self.settings.folded:
+            x = nn.relu(x)
+        else:
+            x = self.settings.norm_relu("norm")(x, train)
         return self.settings.conv(self.features, self.window, "conv")(x)
 
 

@@ -1,6 +1,5 @@
 """One convolution in the exact forms of `lowering.REWRITES`, for 2D `(b, y, x, c)` and 3D `(b, z, y, x, c)` alike."""
 
-import functools
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -9,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from raunet_jax.networks.products import by_voxel, convolve_plane, natively, product, shifted
+
 # Of a voxel repeated twice, a window of three taps sees two: (place in the block of 2, tap before, tap after).
 MERGED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
-PACK, PACKED_FEATURES = 4, 4  # neighbours along x; up to how many features a matrix product is too narrow by itself
 
 
 class Joined(NamedTuple):
@@ -40,15 +40,16 @@ def convolve(
     x: Float[Array, "b *space i"] | Joined, kernel: Float[Array, "*window i o"], rewrites: Collection[str] = ()
 ) -> Float[Array, "b *space o"]:
     """SAME convolution with zero padding and stride 1; `window` is 1 or 3 voxels in every dimension."""
+    rewrites = frozenset(rewrites)
     if jnp.result_type(*jax.tree.leaves(x)) == jnp.bfloat16:
-        rewrites = set(rewrites) - {"winograd", "taps"}  # whose sums of rounded products are three times less exact
+        rewrites -= {"winograd", "taps"}  # whose sums of rounded products are three times less exact
     if isinstance(x, Joined):
         border = x.low.shape[-1]
         low = _convolve_upsampled(x.low, kernel[..., :border, :], rewrites)
         return low + convolve(x.skip, kernel[..., border:, :], rewrites)
     *window, channels, features = kernel.shape
     if "dots" in rewrites and set(window) == {1}:
-        return by_voxel(lambda voxels: voxels @ kernel.reshape(channels, features), x)
+        return by_voxel(lambda voxels: product(voxels, kernel.reshape(channels, features)), x)
     if "taps" in rewrites and features == 1:
         return _convolve_after_products(x, kernel)
     if "taps" in rewrites and channels == 1 and len(window) == 2:  # in 3D its 27 arrays would be kept for the gradient
@@ -66,67 +67,9 @@ def _in_pairs(x, window) -> bool:
     return large and len(window) == 3 == window[0] and x.shape[1] % 2 == 0
 
 
-def _convolve_natively(x, kernel, padding):
-    space = "zyx"[-(kernel.ndim - 2) :]
-    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), padding, dimension_numbers=layout)
-
-
-def by_voxel(function, x):
-    """`function` (n, i) -> (n, o) of all voxels of `x` (b, *space, i).
-
-    Sums over one axis, as the gradients of a bias or of a matrix product are, XLA's CPU does in place; over several it
-    copies the array first, or goes the slow way of a reduction in steps.
-    """
-    return function(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve_plane(x, kernel, padding):
-    """A 2D convolution whose gradient for the kernel is computed in XLA's own way but for how `x` is turned.
-
-    XLA's CPU turns `x` voxel by voxel, with whatever made `x` computed anew for each; a matrix product with the
-    identity turns it block by block.
-    """
-    return _convolve_natively(x, kernel, padding)
-
-
-def _forward_plane(x, kernel, padding):
-    return _convolve_natively(x, kernel, padding), (x, kernel)
-
-
-def _backward_plane(padding, residuals, gradient):
-    x, kernel = residuals
-    _, to_x = jax.vjp(lambda x: _convolve_natively(x, kernel, padding), x)
-    batch, *plane, channels = x.shape
-    voxels = jnp.moveaxis(x, 0, -2).reshape(-1, channels)  # (y x b) i
-    turned = jax.lax.dot_general(jnp.eye(channels, dtype=x.dtype), voxels, (((1,), (1,)), ((), ())))
-    turned = turned.reshape(channels, *plane, batch)
-    reach = [(size // 2, size // 2) if padding == "SAME" else (0, 0) for size in kernel.shape[:2]]
-    to_kernel = _convolve_natively(turned, jnp.moveaxis(gradient, 0, -2), reach)  # i y x o
-    return *to_x(gradient), jnp.moveaxis(to_kernel, 0, -2)
-
-
-_convolve_plane.defvjp(_forward_plane, _backward_plane)
-
-
 def _by_xla(x, kernel, padding, rewrites):
-    """By XLA's own convolution, as it runs best."""
-    flat, (*_, width, _) = kernel.ndim == 4, x.shape
-    if flat and "pack" in rewrites and padding == "SAME" and kernel.shape[-1] <= PACKED_FEATURES and width % PACK == 0:
-        neighbours = x.reshape(*x.shape[:2], width // PACK, -1)
-        return _by_xla(neighbours, _packed(kernel), padding, set(rewrites) - {"pack"}).reshape(*x.shape[:-1], -1)
-    return (_convolve_plane if flat and "turn" in rewrites else _convolve_natively)(x, kernel, padding)
-
-
-def _packed(kernel):
-    """The kernel of window (y, 3) that takes and gives PACK neighbours along x as channels of one place."""
-    taps = kernel.shape[1]
-    block, ours, out = np.ogrid[:3, :PACK, :PACK]
-    tap = PACK * (block - 1) + ours - out + taps // 2
-    inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[..., None, None]  # block ours out 1 1
-    blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)  # y block ours out i o
-    return blocks.swapaxes(3, 4).reshape(kernel.shape[0], 3, PACK * kernel.shape[2], PACK * kernel.shape[3])
+    """By XLA's own convolution; where it is 2D, as that runs best."""
+    return (convolve_plane if kernel.ndim == 4 else natively)(x, kernel, padding, rewrites)
 
 
 def _each_slice(x, kernel, padding, rewrites):
@@ -158,10 +101,9 @@ def _convolve_slices_in_pairs(x, kernel, rewrites):
     return pairs.reshape(*x.shape[:-1], -1)
 
 
-def _shifted(x, tap, window):
-    """`x` (b, *space) as the tap of a SAME convolution sees it, with zeros outside."""
-    shifts = [size // 2 - place for place, size in zip(tap, window, strict=True)]
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] + [(shift, -shift, 0) for shift in shifts])
+def _at_tap(x, tap, window):
+    """`x` (b, *space) as the tap of a SAME convolution sees it."""
+    return shifted(x, [size // 2 - place for place, size in zip(tap, window, strict=True)])
 
 
 def _convolve_after_products(x, kernel):
@@ -171,13 +113,13 @@ def _convolve_after_products(x, kernel):
     products = (kernel.reshape(-1, channels) @ x.reshape(-1, channels).T).reshape(-1, *x.shape[:-1])  # tap b *space
     # split, not slices: its gradient is one concatenation, where theirs is a sum of arrays filled up with zeros
     split = jax.lax.split(products, [1] * len(taps), 0)
-    return sum(_shifted(part[0], tap, window) for part, tap in zip(split, taps, strict=True))[..., None]
+    return sum(_at_tap(part[0], tap, window) for part, tap in zip(split, taps, strict=True))[..., None]
 
 
 def _convolve_by_products(x, kernel):
     """From one channel: whole arrays, each shifted as its tap, and one matrix product."""
     *window, _, features = kernel.shape
-    stacked = jnp.stack([_shifted(x[..., 0], tap, window) for tap in np.ndindex(*window)])  # tap b *space
+    stacked = jnp.stack([_at_tap(x[..., 0], tap, window) for tap in np.ndindex(*window)])  # tap b *space
     out = stacked.reshape(len(stacked), -1).T @ kernel.reshape(-1, features)
     return out.reshape(*x.shape[:-1], features)
 

@@ -4,6 +4,7 @@ Parameters keep their ordinary Flax names and shapes (kernel `(z, y, x, in, out)
 with (`lowering.REWRITES`), so that a checkpoint is the same on every device.
 """
 
+import functools
 from collections.abc import Collection
 
 import jax
@@ -12,7 +13,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.convolution import Joined, by_voxel, convolve
+from raunet_jax.networks.convolution import Joined, convolve
+from raunet_jax.networks.products import add_bias, by_voxel, sum_voxels
 
 EPSILON = 1e-3  # of batch norm: Keras's
 
@@ -48,19 +50,21 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = jax.tree.map(lambda array: jnp.asarray(array, self.dtype), (x, kernel, bias))
-        return by_voxel(lambda voxels: voxels + bias, convolve(x, kernel, self.rewrites))
+        rewrites = frozenset(self.rewrites)
+        return by_voxel(lambda voxels: add_bias(voxels, bias, rewrites), convolve(x, kernel, rewrites))
 
 
-class BatchNorm(nn.Module):
-    """Batch norm over all voxels, statistics in float32, for one array or a Joined; parameters as Flax names them.
+class NormRelu(nn.Module):
+    """Batch norm over all voxels, then ReLU, for one array or a Joined; parameters as Flax's batch norm names them.
 
-    Nearest upsampling repeats every voxel equally often, so the statistics of a Joined's upsampled half are those of
-    the small array. `axis_name`: mapped axis over whose devices they are joined while training.
+    Statistics are of float32. Nearest upsampling repeats every voxel equally often, so those of a Joined's upsampled
+    half are those of the small array. `axis_name`: mapped axis over whose devices they are joined while training.
     """
 
     momentum: float
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    rewrites: Collection[str] = ()
 
     @nn.compact
     def __call__(self, x: Array | Joined, train: bool) -> Array | Joined:
@@ -70,26 +74,60 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        axis_name = None if self.is_initializing() else self.axis_name
         mean, var = running_mean.value, running_var.value
         if train:
-            mean, var = self._statistics(parts)
+            statistics = [self._statistics(part.reshape(-1, part.shape[-1]), axis_name) for part in parts]
+            mean, var = jax.lax.stop_gradient([jnp.concatenate(values) for values in zip(*statistics, strict=True)])
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
-        factor = scale * jax.lax.rsqrt(var + EPSILON)
         borders = np.cumsum([part.shape[-1] for part in parts])[:-1]
-        pieces = zip(parts, *(jnp.split(value, borders) for value in (mean, factor, bias)), strict=True)
-        return form.unflatten([self._normalised(*piece) for piece in pieces])
+        pieces = zip(parts, *(jnp.split(value, borders) for value in (mean, var, scale, bias)), strict=True)
+        return form.unflatten([self._each_voxel(*piece, axis_name, train) for piece in pieces])
 
-    def _normalised(self, x, mean, factor, bias):
-        return by_voxel(lambda voxels: ((voxels - mean) * factor + bias).astype(self.dtype), x)
+    def _each_voxel(self, x, mean, var, scale, bias, axis_name, own):
+        norm_relu = functools.partial(_norm_relu_by_own, axis_name, frozenset(self.rewrites)) if own else _norm_relu
+        return by_voxel(lambda voxels: norm_relu(voxels, mean, var, scale, bias).astype(self.dtype), x)
 
-    def _statistics(self, parts):
-        def over_voxels(power):
-            voxels = [part.reshape(-1, part.shape[-1]).astype(jnp.float32) for part in parts]
-            return jnp.concatenate([jnp.mean(part**power, axis=0) for part in voxels])
-
-        mean, square = over_voxels(1), over_voxels(2)
-        if self.axis_name is not None and not self.is_initializing():
-            mean, square = jax.lax.pmean((mean, square), self.axis_name)
+    def _statistics(self, voxels, axis_name):
+        """Mean and variance of each channel, of all devices' voxels."""
+        voxels = voxels.astype(jnp.float32)
+        mean, square = (sum_voxels(power, self.rewrites) / len(voxels) for power in (voxels, voxels**2))
+        if axis_name is not None:
+            mean, square = jax.lax.pmean((mean, square), axis_name)
         return mean, jnp.maximum(0.0, square - mean**2)
+
+
+def _norm_relu(voxels: Float[Array, "n c"], mean, var, scale, bias):
+    return nn.relu((voxels - mean) * (scale * jax.lax.rsqrt(var + EPSILON)) + bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _norm_relu_by_own(axis_name, rewrites, voxels, mean, var, scale, bias):
+    """`_norm_relu` where `mean` and `var` are the statistics of `voxels`, and its gradient knows how they move.
+
+    With d the gradient before ReLU and h the normalised voxels, that of the voxels is
+    scale / deviation * (d - mean(d) - h mean(d h)): two sums, where going back step by step takes four.
+    """
+    return _norm_relu(voxels, mean, var, scale, bias)
+
+
+def _forward(axis_name, rewrites, *arguments):
+    return _norm_relu(*arguments), arguments
+
+
+def _backward(axis_name, rewrites, arguments, gradient):
+    voxels, mean, var, scale, bias = arguments
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    normalised = (voxels - mean) * inverse
+    gradient = jnp.where(_norm_relu(*arguments) > 0, gradient, 0)
+    to_bias, to_scale = sum_voxels(gradient, rewrites), sum_voxels(gradient * normalised, rewrites)
+    means = to_bias / len(voxels), to_scale / len(voxels)
+    if axis_name is not None:
+        means = jax.lax.pmean(means, axis_name)
+    to_voxels = scale * inverse * (gradient - means[0] - normalised * means[1])
+    return to_voxels.astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
+
+
+_norm_relu_by_own.defvjp(_forward, _backward)

@@ -42,7 +42,7 @@ class RAUNet(nn.Module):
 
         def stem(x, name):
             x = settings.conv(self.stem_width, 3, name)(x)
-            return nn.relu(x if settings.folded else settings.norm(f"{name}_norm")(x, train))
+            return nn.relu(x) if settings.folded else settings.norm_relu(f"{name}_norm")(x, train)
 
         def res(features, name, x):
             return settings.residual_block(features, name)(x, train)

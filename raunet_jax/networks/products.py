@@ -1,0 +1,149 @@
+"""Convolutions of window 1, and 2D ones, by XLA's own products and convolutions: both where its CPU is fast at them."""
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+PACK, PACKED_FEATURES = 4, 4  # neighbours along x; up to how many features a matrix product is too narrow by itself
+TREE = 32  # a sum of more XLA would divide itself
+SHIFTED_SIZE = 2**25  # from which on copies of an array and its gradient, shifted, cost more than they save (measured)
+
+
+def by_voxel(function: Callable, x: Float[Array, "b *space i"]) -> Float[Array, "b *space o"]:
+    """`function` (n, i) -> (n, o) of all voxels of `x`."""
+    return function(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+def sum_voxels(voxels: Float[Array, "n c"], rewrites: Collection[str]) -> Float[Array, " c"]:
+    """`voxels.sum(0)`, by the rewrite "tree" of every 32 first.
+
+    A plain sum XLA would take over the axes that the voxels once had, at which its CPU is several times slower.
+    """
+    if "tree" in rewrites and len(voxels) % TREE == 0:
+        window = (TREE, 1)
+        voxels = jax.lax.reduce_window(voxels, np.zeros((), voxels.dtype), jax.lax.add, window, window, "VALID")
+    return voxels.sum(0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def add_bias(voxels: Float[Array, "n c"], bias: Float[Array, " c"], rewrites: frozenset[str]) -> Float[Array, "n c"]:
+    return voxels + bias
+
+
+def _bias_forward(voxels, bias, rewrites):
+    return voxels + bias, None
+
+
+def _bias_backward(rewrites, _, gradient):
+    return gradient, sum_voxels(gradient, rewrites)
+
+
+add_bias.defvjp(_bias_forward, _bias_backward)
+
+
+def shifted(x: Float[Array, "b ..."], shifts: Sequence[int]) -> Float[Array, "b ..."]:
+    """`x` moved by `shifts` voxels along its first spatial axes, with zeros where nothing comes in."""
+    moves = [(0, 0, 0), *((shift, -shift, 0) for shift in shifts)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), moves + [(0, 0, 0)] * (x.ndim - len(moves)))
+
+
+@jax.custom_vjp
+def product(voxels: Float[Array, "n i"], kernel: Float[Array, "i o"]) -> Float[Array, "n o"]:
+    """`voxels @ kernel`, with a gradient by `_sum_of_products`."""
+    return voxels @ kernel
+
+
+def _product_forward(voxels, kernel):
+    return voxels @ kernel, (voxels, kernel)
+
+
+def _product_backward(residuals, gradient):
+    voxels, kernel = residuals
+    return gradient @ kernel.T, _sum_of_products(voxels, gradient)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _sum_of_products(left, right):
+    """`left.T @ right` of (n, i) and (n, o). XLA's CPU is two or three times as fast where i is the smaller."""
+    if left.shape[1] < right.shape[1]:
+        return left.T @ right
+    return jax.lax.optimization_barrier(right.T @ left).T  # else XLA turns it back
+
+
+def natively(x, kernel, padding, rewrites=()):
+    """XLA's convolution, with stride 1, of `x` (b, *space, i) in 2D or 3D."""
+    space = "zyx"[-(kernel.ndim - 2) :]
+    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), padding, dimension_numbers=layout)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve_plane(
+    x: Float[Array, "b y x i"], kernel: Float[Array, "u v i o"], padding: str, rewrites: frozenset[str]
+) -> Float[Array, "b Y X o"]:
+    """A 2D convolution with the rewrites "pack", "neighbours" and "turn"."""
+    width, features = x.shape[-2], kernel.shape[-1]
+    if "pack" in rewrites and padding == "SAME" and features <= PACKED_FEATURES and width % PACK == 0:
+        packed = natively(x.reshape(*x.shape[:2], width // PACK, -1), _packed(kernel), padding)
+        return packed.reshape(*x.shape[:-1], features)
+    return natively(x, kernel, padding)
+
+
+def _packed(kernel):
+    """The kernel of window (u, 3) that takes and gives PACK neighbours along x as channels of one place."""
+    taps = kernel.shape[1]
+    block, ours, out = np.ogrid[:3, :PACK, :PACK]
+    tap = PACK * (block - 1) + ours - out + taps // 2
+    inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[..., None, None]  # block ours out 1 1
+    blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)  # u block ours out i o
+    return blocks.swapaxes(3, 4).reshape(kernel.shape[0], 3, PACK * kernel.shape[2], PACK * kernel.shape[3])
+
+
+def _plane_forward(x, kernel, padding, rewrites):
+    return convolve_plane(x, kernel, padding, rewrites), (x, kernel)
+
+
+def _plane_backward(padding, rewrites, residuals, gradient):
+    x, kernel = residuals
+    if "pack" in rewrites and padding == "SAME" and kernel.shape[2] <= PACKED_FEATURES:
+        to_x = convolve_plane(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding, rewrites)
+    else:
+        (to_x,) = jax.vjp(lambda x: natively(x, kernel, padding), x)[1](gradient)
+    copies = kernel.shape[1] * x.size + kernel.shape[0] * gradient.size
+    if "neighbours" in rewrites and padding == "SAME" and copies <= SHIFTED_SIZE:
+        return to_x, _kernel_gradient_by_neighbours(x, gradient, kernel.shape[:2])
+    if "turn" in rewrites:
+        return to_x, _kernel_gradient_turned(x, gradient, kernel.shape[:2], padding)
+    return to_x, *jax.vjp(lambda kernel: natively(x, kernel, padding), kernel)[1](gradient)
+
+
+convolve_plane.defvjp(_plane_forward, _plane_backward)
+
+
+def _kernel_gradient_by_neighbours(x, gradient, window):
+    """Each voxel's neighbours along x, and its gradient's along y, as channels; of these, one sum of products."""
+    rows, columns = ([place - size // 2 for place in range(size)] for size in window)
+    left = jnp.concatenate([shifted(x, [0, -column]) for column in columns], axis=-1)  # b y x (v i)
+    right = jnp.concatenate([shifted(gradient, [row]) for row in rows], axis=-1)  # b y x (u o)
+    sums = _sum_of_products(*(array.reshape(-1, array.shape[-1]) for array in (left, right)))
+    return jnp.moveaxis(sums.reshape(len(columns), x.shape[-1], len(rows), -1), 2, 0)
+
+
+def _kernel_gradient_turned(x, gradient, window, padding):
+    """XLA's own way but for how `x` is turned.
+
+    XLA's CPU turns it voxel by voxel, with whatever made `x` computed anew for each; a matrix product with the identity
+    turns it block by block.
+    """
+    batch, *plane, channels = x.shape
+    voxels = jnp.moveaxis(x, 0, -2).reshape(-1, channels)  # (y x b) i
+    turned = jax.lax.dot_general(jnp.eye(channels, dtype=x.dtype), voxels, (((1,), (1,)), ((), ())))
+    turned = turned.reshape(channels, *plane, batch)
+    reach = [(size // 2, size // 2) if padding == "SAME" else (0, 0) for size in window]
+    return jnp.moveaxis(natively(turned, jnp.moveaxis(gradient, 0, -2), reach), 0, -2)  # i u v o, then u v i o
