@@ -1,6 +1,8 @@
 """Convolutions of window 1, and 2D ones, by XLA's own products and convolutions: both where its CPU is fast at them."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import jax
@@ -45,10 +47,10 @@ def _bias_backward(rewrites, _, gradient):
 add_bias.defvjp(_bias_forward, _bias_backward)
 
 
-def shifted(x: Float[Array, "b ..."], shifts: Sequence[int]) -> Float[Array, "b ..."]:
-    """`x` moved by `shifts` voxels along its first spatial axes, with zeros where nothing comes in."""
+def shifted(x: Float[Array, "b ..."], shifts: Sequence[int], zero=0.0) -> Float[Array, "b ..."]:
+    """`x` moved by `shifts` voxels along its first spatial axes, with `zero` where nothing comes in."""
     moves = [(0, 0, 0), *((shift, -shift, 0) for shift in shifts)]
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), moves + [(0, 0, 0)] * (x.ndim - len(moves)))
+    return jax.lax.pad(x, jnp.asarray(zero, x.dtype), moves + [(0, 0, 0)] * (x.ndim - len(moves)))
 
 
 @jax.custom_vjp
@@ -115,9 +117,10 @@ def _plane_backward(padding, rewrites, residuals, gradient):
         to_x = convolve_plane(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding, rewrites)
     else:
         (to_x,) = jax.vjp(lambda x: natively(x, kernel, padding), x)[1](gradient)
-    copies = kernel.shape[1] * x.size + kernel.shape[0] * gradient.size
-    if "neighbours" in rewrites and padding == "SAME" and copies <= SHIFTED_SIZE:
-        return to_x, _kernel_gradient_by_neighbours(x, gradient, kernel.shape[:2])
+    if "neighbours" in rewrites and padding == "SAME":
+        axes, size = _cheapest_copies(x, gradient, kernel.shape[:2])
+        if size <= SHIFTED_SIZE:
+            return to_x, _kernel_gradient_by_neighbours(x, gradient, kernel.shape[:2], axes)
     if "turn" in rewrites:
         return to_x, _kernel_gradient_turned(x, gradient, kernel.shape[:2], padding)
     return to_x, *jax.vjp(lambda kernel: natively(x, kernel, padding), kernel)[1](gradient)
@@ -126,13 +129,38 @@ def _plane_backward(padding, rewrites, residuals, gradient):
 convolve_plane.defvjp(_plane_forward, _plane_backward)
 
 
-def _kernel_gradient_by_neighbours(x, gradient, window):
-    """Each voxel's neighbours along x, and its gradient's along y, as channels; of these, one sum of products."""
-    rows, columns = ([place - size // 2 for place in range(size)] for size in window)
-    left = jnp.concatenate([shifted(x, [0, -column]) for column in columns], axis=-1)  # b y x (v i)
-    right = jnp.concatenate([shifted(gradient, [row]) for row in rows], axis=-1)  # b y x (u o)
-    sums = _sum_of_products(*(array.reshape(-1, array.shape[-1]) for array in (left, right)))
-    return jnp.moveaxis(sums.reshape(len(columns), x.shape[-1], len(rows), -1), 2, 0)
+def _cheapest_copies(x, gradient, window):
+    """Along which axes (0: y, 1: x) `x` is to be shifted, not `gradient`, for the fewest values; how many these are."""
+
+    def values(axes):
+        of_x, of_gradient = (
+            array.size * math.prod(size if (axis in axes) == own else 1 for axis, size in enumerate(window))
+            for array, own in ((x, True), (gradient, False))
+        )
+        return of_x + of_gradient
+
+    axes = min(((0, 1), (1,), ()), key=values)
+    return axes, values(axes)
+
+
+def _kernel_gradient_by_neighbours(x, gradient, window, axes):
+    """Neighbours of each voxel as its channels, of `x` along `axes`, of `gradient` along the others; one product."""
+
+    # A zero that waits for the gradient: else XLA copies `x` as soon as it can, and keeps the copies until then.
+    zero = jnp.minimum(jnp.abs(gradient.ravel()[0]), 0)
+
+    def neighbours(array, sign, own):
+        places = [range(size) if (axis in axes) == own else [size // 2] for axis, size in enumerate(window)]
+        reach = [
+            [sign * (place - size // 2) for place, size in zip(tap, window, strict=True)]
+            for tap in itertools.product(*places)
+        ]
+        stacked = jnp.concatenate([shifted(array, shifts, zero) for shifts in reach], axis=-1)  # b y x (tap c)
+        return stacked.reshape(-1, stacked.shape[-1]), [len(place) for place in places]
+
+    (left, (u, v)), (right, (other_u, other_v)) = neighbours(x, -1, True), neighbours(gradient, 1, False)
+    sums = _sum_of_products(left, right).reshape(u, v, x.shape[-1], other_u, other_v, gradient.shape[-1])
+    return sums.transpose(0, 3, 1, 4, 2, 5).reshape(*window, x.shape[-1], gradient.shape[-1])
 
 
 def _kernel_gradient_turned(x, gradient, window, padding):
