@@ -76,5 +76,6 @@ def main(arguments) -> int:
 
 
 if __name__ == "__main__":
-    startup.set_environment()
+    if startup.set_environment():
+        startup.restart()
     app.run(main, flags_parser=parse)

@@ -28,7 +28,7 @@ class Contender:
     """Who computes it.
 
     Attributes:
-        library, xla_flags, keep_memory, devices: see Environment.
+        library, xla_flags, huge_pages, devices: see Environment.
         lowering, remat: of ours.
         channels_last, compiled: of torch; compiled is a mode of torch.compile.
     """
@@ -38,7 +38,7 @@ class Contender:
     lowering: str = "auto"
     remat: str = "none"
     xla_flags: bool = True
-    keep_memory: bool = True
+    huge_pages: bool = True
     devices: int = 1
     channels_last: bool = False
     compiled: str = ""

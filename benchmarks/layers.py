@@ -25,6 +25,7 @@ from benchmarks import machine, work
 from benchmarks.contenders import drawn_variables
 from benchmarks.networks import aligned
 from benchmarks.processes import SETTLE, Environment
+from raunet_jax import startup
 from raunet_jax.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -296,6 +297,8 @@ def main():
     if args.quick:
         args.rounds, args.seconds = 1, 0.0
     usual = args.lowering == "auto" and not args.batch and not args.quick
+    if startup.set_environment():
+        startup.restart()
     Environment(device, "ours").set()
     text = profile(args, device, network)
     print(text, end="")

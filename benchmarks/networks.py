@@ -30,24 +30,25 @@ PARTS = ("forward", "train")
 CONTENDERS = {
     "ours": Contender("ours", "ours"),
     "ours-plain": Contender("ours, plain lowering", "ours", lowering="plain"),
-    "torch": Contender("torch", "torch", keep_memory=False),
-    "torch-memory": Contender("torch, memory kept", "torch"),
-    "torch-channels-last": Contender("torch, channels last", "torch", keep_memory=False, channels_last=True),
-    "torch-compile": Contender("torch.compile", "torch", keep_memory=False, compiled="default"),
+    "torch": Contender("torch", "torch", huge_pages=False),
+    "torch-huge-pages": Contender("torch, huge pages", "torch"),
+    "torch-channels-last": Contender("torch, channels last", "torch", huge_pages=False, channels_last=True),
+    "torch-channels-last-huge-pages": Contender("torch, channels last, huge pages", "torch", channels_last=True),
+    "torch-compile": Contender("torch.compile", "torch", huge_pages=False, compiled="default"),
     "torch-compile-channels-last": Contender(
-        "torch.compile, channels last", "torch", keep_memory=False, channels_last=True, compiled="default"
+        "torch.compile, channels last", "torch", huge_pages=False, channels_last=True, compiled="default"
     ),
     "torch-cuda-graphs": Contender(
         "torch.compile, channels last, CUDA graphs",
         "torch",
-        keep_memory=False,
+        huge_pages=False,
         channels_last=True,
         compiled="reduce-overhead",
     ),
 }
 USUAL = {
-    "cpu": ("ours", "ours-plain", "torch", "torch-memory", "torch-channels-last", "torch-compile"),
-    "gpu": tuple(name for name in CONTENDERS if name != "torch-memory"),
+    "cpu": ("ours", "ours-plain", "torch", "torch-huge-pages", "torch-channels-last-huge-pages", "torch-compile"),
+    "gpu": tuple(name for name in CONTENDERS if "huge" not in name),
 }
 CALLS = {"cpu": 2, "gpu": 6}  # before the clock starts: CUDA graphs are recorded in the second or third
 # Largest difference of outputs, over the largest output, and of losses. TF32 and bfloat16 keep 10 and 8 bits.
@@ -86,18 +87,21 @@ def measure(case: Case, contenders: list[Contender], rounds: int, least: float) 
                 row["difference"] = _compare(
                     case, row["title"], first["values"], rows[reference[0]]["title"], reference[1]
                 )
-            for _ in range(rounds):
+            for turn in range(-1, rounds):  # the first is not counted: a virtual machine is still given its memory
                 for number, row in enumerate(rows):
                     seconds = None
                     if number in alive:
                         try:
                             answer = alive[number].round(least)
+                            if turn < 0:
+                                continue
                             seconds, row["peak_mb"] = answer["seconds"], answer["peak_mb"]
                             row["others"].append(answer["others"])
                         except Lost as error:
                             row["error"] = str(error)
                             alive.pop(number).end()
-                    row["rounds"].append(seconds)
+                    if turn >= 0:
+                        row["rounds"].append(seconds)
             for number in [number for number in alive if number or not waiting]:
                 alive.pop(number).end()
     finally:
@@ -196,8 +200,8 @@ matmul is of the same precision. Memory is that of a process beyond its imports 
 of the steps, between them, and at the peak of the first call; a compiler leaves some of it behind. On a
 GPU ours is the peak since the process began in either case. "diff." is the
 largest difference to the first contender: of outputs over the largest output, or of the losses of two train steps.
-"memory kept": freed memory stays with the process for the next step, as ours has it (raunet_jax/startup.py). Where
-others take a good part of a core, times say little, least of all PyTorch's, whose threads wait for each other."""
+"huge pages": arrays come from the kernel in pages of 2 MB, as ours do (raunet_jax/startup.py). Where others
+take a good part of a core, times say little, least of all PyTorch's, whose threads wait for each other."""
 
 
 def report(results: list[dict], where: str) -> str:
@@ -232,8 +236,8 @@ def chosen(args, device: str) -> list[Contender]:
         found.append(Contender(f"ours, remat {remat}", "ours", remat=remat))
     if args.xla_default_flags:
         found.append(Contender("ours, XLA's default flags", "ours", xla_flags=False))
-    if args.default_memory:
-        found.append(Contender("ours, memory not kept", "ours", keep_memory=False))
+    if args.default_pages:
+        found.append(Contender("ours, no huge pages", "ours", huge_pages=False))
     return found
 
 
@@ -246,12 +250,12 @@ def main():
     parser.add_argument("--device", default="", choices=("cpu", "gpu"), help="default: a GPU where there is one")
     parser.add_argument("--batch", type=int, default=0, help="images a step; default: 4 of I, 1 of the others")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="the least a round lasts; it has one step or more")
+    parser.add_argument("--seconds", type=float, default=1.0, help="the least a round lasts; it has one step or more")
     parser.add_argument("--lowering", action="append", default=[], help="adds ours with these rewrites, comma between")
     parser.add_argument("--each-rewrite", action="store_true", help="adds ours without each of its rewrites in turn")
     parser.add_argument("--remat", action="append", default=[], help="adds ours with this remat: blocks or all")
     parser.add_argument("--xla-default-flags", action="store_true", help="adds ours without the XLA flags it sets")
-    parser.add_argument("--default-memory", action="store_true", help="adds ours without keeping freed memory")
+    parser.add_argument("--default-pages", action="store_true", help="adds ours without huge pages")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder")
     parser.add_argument(
         "--quick",

@@ -99,9 +99,9 @@ def windows(args, device: str) -> str:
     count = int(np.prod([1 - (length - size) // stride for size, length, stride in axes]))
     found = {
         "ours": (Environment(device, "ours"), ours, *arguments),
-        "MONAI": (Environment(device, "torch", keep_memory=False), monai, *arguments, False),
-        "MONAI, memory kept": (Environment(device, "torch"), monai, *arguments, False),
-        "MONAI, channels last": (Environment(device, "torch", keep_memory=False), monai, *arguments, True),
+        "MONAI": (Environment(device, "torch", huge_pages=False), monai, *arguments, False),
+        "MONAI, huge pages": (Environment(device, "torch"), monai, *arguments, False),
+        "MONAI, channels last, huge pages": (Environment(device, "torch"), monai, *arguments, True),
     }
     names = args.contenders.split(",") if args.contenders else list(found)
     rows, maps, workers = {name: {"seconds": []} for name in names}, {}, {}
@@ -194,8 +194,9 @@ def cascade(args, device: str) -> str:
 
     from raunet_jax import startup
 
+    if startup.set_environment():
+        startup.restart()
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
-    startup.set_environment()
     import jax
 
     from configs import liver

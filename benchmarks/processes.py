@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -32,14 +32,14 @@ class Environment:
         device: cpu or gpu.
         library: ours or torch.
         xla_flags: whether those are set that ours sets.
-        keep_memory: whether freed memory is kept for the next step, as ours does, by startup.set_environment.
+        huge_pages: whether glibc asks the kernel for these, as ours does, by startup.set_environment.
         devices: how many; of a CPU that many are made up.
     """
 
     device: str
     library: str
     xla_flags: bool = True
-    keep_memory: bool = True
+    huge_pages: bool = True
     devices: int = 1
 
     def set(self) -> None:
@@ -50,14 +50,24 @@ class Environment:
         if self.device == "cpu" and self.devices > 1:
             flags = f"{flags} --xla_force_host_platform_device_count={self.devices}"
         os.environ["XLA_FLAGS"] = flags
-        if not self.keep_memory:  # read when a process starts, so here it only keeps set_environment from its own
-            os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
         startup.set_environment()
         if not self.xla_flags:
             os.environ["XLA_FLAGS"] = flags
         # First calls compile, whatever has been compiled before.
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+
+    @contextlib.contextmanager
+    def pages(self) -> Iterator[None]:
+        """For a process that is started meanwhile: glibc reads this only then."""
+        before = os.environ.get("GLIBC_TUNABLES")
+        os.environ["GLIBC_TUNABLES"] = f"{startup.HUGE_PAGES}={int(self.huge_pages)}"
+        try:
+            yield
+        finally:
+            os.environ.pop("GLIBC_TUNABLES")
+            if before is not None:
+                os.environ["GLIBC_TUNABLES"] = before
 
 
 class Lost(Exception):
@@ -75,7 +85,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far, environment, build, arguments), daemon=True)
-        self._process.start()
+        with environment.pages():
+            self._process.start()
         far.close()
 
     def first(self, calls: int = 2) -> dict:
@@ -87,7 +98,7 @@ class Worker:
         return self._ask(calls, None)
 
     def round(self, least: float) -> dict:
-        """`seconds` a call, over about `least` seconds.
+        """`seconds` a call, over about `least` seconds and after one that is not timed.
 
         `others`: cores that other processes took meanwhile; `peak_mb`: the memory at its peak in all rounds.
         """
@@ -153,7 +164,11 @@ def _first(once: Callable, wait: Callable, read: Callable, calls: int) -> dict:
 
 
 def _round(once: Callable, wait: Callable, calls: int, ahead: bool) -> dict:
-    """With `ahead` a call does not wait for the one before, as in a training loop."""
+    """With `ahead` a call does not wait for the one before, as in a training loop.
+
+    The first call is not timed: memory and caches are then as the process before has left them.
+    """
+    wait(once())
     start = time.perf_counter(), time.process_time(), machine.busy_seconds()
     for _ in range(calls):
         result = once()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import absl.logging
 
-from raunet_jax import recipe, startup, training
+from raunet_jax import recipe, training
 from raunet_jax.progress import say
 
 NODES = pathlib.Path("/dev")  # holds a node a GPU: nvidia0, nvidia1, …
@@ -111,7 +111,6 @@ def _pass_on(asked: list[int], running: dict[int, subprocess.Popen]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Train one fold: PATCH_SET, the folder of the run and its recipe, and the fold's number."""
     absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS report each step of theirs
-    startup.set_environment()  # XLA's flags are inherited, the allocator's settings are not
     patch_set, place, fold = pathlib.Path(arguments[0]), pathlib.Path(arguments[1]), int(arguments[2])
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -6,26 +6,37 @@ import importlib.metadata
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 # Of XLA's libraries for fusions on a CPU one is slow at convolutions and holds them to one core; none is named here.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 KNOWN_TO = "0.10."  # releases of jaxlib that have the flag; any other could end the process over it
-# M_MMAP_MAX: no array by mmap; M_TRIM_THRESHOLD: what is freed stays ours; M_ARENA_MAX: for any thread to take
-MALLOC_SETTINGS = ((-4, 0), (-1, -1), (-8, 1))
+# The kernel clears a step's temporary arrays, gigabytes, in every step: by pages of 4 KB that is a quarter of its time.
+HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
-def set_environment() -> None:
-    """Faster XLA on a CPU, memory that is kept for the next step, and a cache of compiled networks.
+def set_environment() -> bool:
+    """Faster XLA on a CPU, huge pages for large arrays, and a cache of compiled networks.
 
-    Nothing that the user has set (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR, any of MALLOC_…) is overridden. Call it before
-    `import jax`; processes that are started later inherit all but the memory settings.
+    Nothing that the user has set (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR, GLIBC_TUNABLES) is overridden. Call it before
+    `import jax`; processes that are started later inherit it. Returns whether this process has yet to `restart` for
+    huge pages: glibc reads what it is to do when a process starts, and only then.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if CPU_FLAG not in flags and importlib.metadata.version("jaxlib").startswith(KNOWN_TO):
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}=".strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
-    if not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        _keep_freed_memory()
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or HUGE_PAGES in tunables:
+        return False
+    os.environ["GLIBC_TUNABLES"] = f"{tunables}:{HUGE_PAGES}=1".strip(":")
+    return True
+
+
+def restart() -> NoReturn:
+    """Run this program from its beginning in the environment as it is now, in the same process."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _cache() -> pathlib.Path:
@@ -39,21 +50,8 @@ def _cache() -> pathlib.Path:
     return home / "raunet_jax" / f"xla-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc reuse the memory of large arrays, which it would give back to the kernel and ask for anew.
-
-    A step's temporary arrays are gigabytes, of which the kernel would clear every page in every step.
-    """
-    for parameter, value in MALLOC_SETTINGS:
-        _glibc("mallopt", parameter, value)
-
-
 def give_back_memory() -> None:
     """Give what is freed at present back to the kernel: a gigabyte once a network is compiled."""
-    _glibc("malloc_trim", 0)
-
-
-def _glibc(name: str, *arguments: int) -> None:
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function:
-        function(*arguments)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
