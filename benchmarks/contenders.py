@@ -105,7 +105,7 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
         product = jax.jit(jnp.matmul)
         return lambda: product(x, x), wait, lambda result: float(result[0, 0])
 
-    axis = step.AXIS if case.part == "train" else None
+    axis = step.joined_axis() if case.part == "train" else None
     settings = Settings(dtype, axis_name=axis, lowering=contender.lowering, remat=contender.remat)
     network = RAUNet(*case.network.widths, settings)
     image, mask = drawn_batch(case.network)

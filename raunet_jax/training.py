@@ -19,9 +19,9 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.progress import progress, say
 from raunet_jax.step import (
-    AXIS,
     TrainState,
     end_epoch,
+    joined_axis,
     make_state,
     make_train_step,
     make_validation_step,
@@ -124,7 +124,7 @@ class FoldRun:
         self.config, self.run = config, run
         self.patch_set = patch_set.parent.name  # its key, above the version
         self.begun_with = self.patch_set
-        self.network = make_network(config, AXIS)
+        self.network = make_network(config, joined_axis())
         self.state = make_state(self.network, config)
         self.loader = batches.train_batches(config, patch_set, fold)
         self.validation = batches.validation_batches(config, patch_set, fold)

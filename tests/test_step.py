@@ -16,9 +16,9 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.step import (
-    AXIS,
     TrainState,
     end_epoch,
+    joined_axis,
     make_state,
     make_train_step,
     plateau,
@@ -45,8 +45,8 @@ def batch():
     return {"image": image, "mask": (image > 100).astype(np.uint8), "low": low, "high": high, "case": list("abcd")}
 
 
-NETWORK = make_network(recipe(), AXIS)
-SMALL = Small(Settings(axis_name=AXIS))  # compiled in no time, where what the network is given is in question
+NETWORK = make_network(recipe(), joined_axis())
+SMALL = Small(Settings(axis_name=joined_axis()))  # compiled in no time, where what the network is given is in question
 
 
 def begin(network=NETWORK):
