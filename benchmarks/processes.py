@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import unittest.mock
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,18 +58,6 @@ class Environment:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 
-    @contextlib.contextmanager
-    def pages(self) -> Iterator[None]:
-        """For a process that is started meanwhile: glibc reads this only then."""
-        before = os.environ.get("GLIBC_TUNABLES")
-        os.environ["GLIBC_TUNABLES"] = f"{startup.HUGE_PAGES}={int(self.huge_pages)}"
-        try:
-            yield
-        finally:
-            os.environ.pop("GLIBC_TUNABLES")
-            if before is not None:
-                os.environ["GLIBC_TUNABLES"] = before
-
 
 class Lost(Exception):
     """A process failed; the message says why."""
@@ -85,7 +74,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far, environment, build, arguments), daemon=True)
-        with environment.pages():
+        pages = f"{startup.HUGE_PAGES}={int(environment.huge_pages)}"  # glibc reads it when a process starts
+        with unittest.mock.patch.dict(os.environ, GLIBC_TUNABLES=pages):
             self._process.start()
         far.close()
 

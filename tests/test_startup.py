@@ -70,7 +70,7 @@ def in_a_process_of_its_own(code, **variables):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
-def test_a_program_restarts_once_with_its_arguments_and_what_the_user_asked_of_glibc(monkeypatch):
+def test_a_program_restarts_once_with_its_arguments_and_what_the_user_asked_of_glibc():
     code = "import os, sys\nprint(sys.argv[1], os.environ['GLIBC_TUNABLES'], startup.set_environment(), sep=';')"
     said = in_a_process_of_its_own(code, GLIBC_TUNABLES="glibc.malloc.arena_max=3")
     assert said.strip() == "an argument;glibc.malloc.arena_max=3:glibc.malloc.hugetlb=1;False"
