@@ -151,7 +151,7 @@ def table(result: dict) -> str:
         relative[row["title"]] = statistics.median(a / b for a, b in pairs)
     theirs = [relative[row["title"]] for row in timed if row["library"] == "torch"]
     head = ["contender", "first s", "median s", "min s", "x best torch", "GFLOP/s", "% of matmul"]
-    head += ["peak MB", "held MB", "first MB", "diff."]
+    head += ["step MB", "peak MB", "first MB", "diff."]
     lines = [head]
     for row in rows:
         if row not in timed:
@@ -168,7 +168,8 @@ def table(result: dict) -> str:
             faster,
         ]
         line += [f"{rate:.3g}", f"{100 * rate / result['peak_gflops']:.0f}"]
-        line += [f"{row[name]:.0f}" for name in ("peak_mb", "held_mb", "first_mb")]
+        memory = row["peak_mb"] - row["held_mb"], row["peak_mb"], row["first_mb"]
+        line += [f"{value:.0f}" for value in memory]
         lines.append([*line, f"{row['difference']:.1g}"])
     return aligned(lines)
 
@@ -196,12 +197,12 @@ def section(result: dict) -> str:
 NOTES = """Contenders have a process each and step in turn. "first" is the first call, which compiles; no cache is read.
 "x best torch": how many times as fast as the fastest of PyTorch's, the median over rounds. GFLOP are those of the
 paper's convolutions, whatever a contender computes in their place; a train step counts as three forward passes; the
-matmul is of the same precision. Memory is that of a process beyond its imports (on a GPU, of its arrays): at the peak
-of the steps, between them, and at the peak of the first call; a compiler leaves some of it behind. On a
-GPU ours is the peak since the process began in either case. "diff." is the
-largest difference to the first contender: of outputs over the largest output, or of the losses of two train steps.
-"huge pages": arrays come from the kernel in pages of 2 MB, as ours do (raunet_jax/startup.py). Where others
-take a good part of a core, times say little, least of all PyTorch's, whose threads wait for each other."""
+matmul is of the same precision. Memory is that of a process beyond its imports (on a GPU, of its arrays): what a step
+takes and gives back, the peak in the steps, with what stays between them, and the peak in the first call; a compiler
+leaves some of that behind. On a GPU ours is the peak since the process began in either case. "diff." is the largest
+difference to the first contender: of outputs over the largest output, or of the losses of two train steps. "huge
+pages": arrays come from the kernel in pages of 2 MB, as ours do (raunet_jax/startup.py). Where others take a good part
+of a core, times say little, least of all PyTorch's, whose threads wait for each other."""
 
 
 def report(results: list[dict], where: str) -> str:

@@ -10,6 +10,10 @@ import pytest
 
 from raunet_jax import startup
 
+FLAGS = [
+    "--xla_cpu_experimental_ynn_fusion_type=",
+    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+]
 NAMES = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "GLIBC_TUNABLES")
 SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 THP = SETTING.read_text() if SETTING.exists() else ""
@@ -25,15 +29,16 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.10.2")
 
 
-def test_the_flag_is_added_to_those_of_the_user(environment, monkeypatch):
+def test_the_flags_are_added_to_those_of_the_user(environment, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     startup.set_environment()
-    assert os.environ["XLA_FLAGS"] == f"--xla_force_host_platform_device_count=2 {startup.CPU_FLAG}="
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=2", *FLAGS]
 
 
 def test_what_the_user_has_set_stays(environment, monkeypatch):
     theirs = {
-        "XLA_FLAGS": f"{startup.CPU_FLAG}=LIBRARY_FUSION_TYPE_DOT",
+        "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT "
+        "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_DEFAULT",
         "JAX_COMPILATION_CACHE_DIR": "/elsewhere",
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
     }
@@ -43,7 +48,7 @@ def test_what_the_user_has_set_stays(environment, monkeypatch):
     assert {name: os.environ[name] for name in theirs} == theirs
 
 
-def test_a_jaxlib_that_may_not_know_the_flag_is_not_given_it(environment, monkeypatch):
+def test_a_jaxlib_that_may_not_know_the_flags_is_not_given_them(environment, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.11.2")
     startup.set_environment()
     assert "XLA_FLAGS" not in os.environ
@@ -87,7 +92,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(in_a_process_of_its_own(code)) < 1000
 
 
-def test_xla_takes_the_flag_and_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
+def test_xla_takes_the_flags_and_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").touch()
     code = "import jax, os\nprint(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: 2 * x)(3.0)))"
     variables = {
@@ -96,4 +101,4 @@ def test_xla_takes_the_flag_and_a_cache_that_cannot_be_written_stops_nothing(tmp
         "JAX_PLATFORMS": "cpu",
     }
     said = in_a_process_of_its_own(code, **variables)
-    assert said.split() == [f"{startup.CPU_FLAG}=", "6.0"]
+    assert said.split() == [*FLAGS, "6.0"]
