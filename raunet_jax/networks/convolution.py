@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from raunet_jax.networks.products import by_voxel, convolve_plane, natively, product, shifted
 
 # Of a voxel repeated twice, a window of three taps sees two: (place in the block of 2, tap before, tap after).
-MERGED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+MERGED_TAPS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
 WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
 
 
@@ -158,14 +158,9 @@ def _convolve_places(x, kernel, rewrites):
     merged = merged.transpose(order).reshape(*(2,) * dimensions, channels, -1)  # *tap i (*place o)
     out = _by_xla(_pad(x, [1] * dimensions), merged, "VALID", rewrites)  # b *(space + 1) (*place o)
     out = out.reshape(batch, *(size + 1 for size in space), *(2,) * dimensions, features)
-    for axis in range(dimensions):  # place 1 of voxel j was computed with the taps of voxel j + 1
-        at, place = 1 + 2 * axis, 1 + dimensions + axis  # so far each done axis has become two
-        parts = [
-            jax.lax.index_in_dim(jax.lax.slice_in_dim(out, first, first + space[axis], axis=at), first, place, False)
-            for first in (0, 1)
-        ]
-        out = jnp.stack(parts, axis=at + 1)  # … size 2 …
-    return out.reshape(batch, *(2 * size for size in space), features)
+    axes = [axis for first in range(1, dimensions + 1) for axis in (first, first + dimensions)]
+    out = out.transpose(0, *axes, 2 * dimensions + 1).reshape(batch, *(2 * size + 2 for size in space), features)
+    return out[:, *[slice(1, -1)] * dimensions]
 
 
 def _pad(x, reach):
