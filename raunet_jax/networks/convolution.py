@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from raunet_jax.networks.products import by_voxel, convolve_plane, natively, product, shifted
 
-# Of a voxel repeated twice, a window of three taps sees two: (place in the block of 2, tap before, tap after).
+# Of voxels repeated twice, a window of three taps sees two: (place 1 and 0 in a block of 2, tap before, tap after).
 MERGED_TAPS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
 WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
 
@@ -158,6 +158,7 @@ def _convolve_places(x, kernel, rewrites):
     merged = merged.transpose(order).reshape(*(2,) * dimensions, channels, -1)  # *tap i (*place o)
     out = _by_xla(_pad(x, [1] * dimensions), merged, "VALID", rewrites)  # b *(space + 1) (*place o)
     out = out.reshape(batch, *(size + 1 for size in space), *(2,) * dimensions, features)
+    # Place 1 of voxel j was computed with the taps of voxel j + 1, and so comes just before that one's place 0.
     axes = [axis for first in range(1, dimensions + 1) for axis in (first, first + dimensions)]
     out = out.transpose(0, *axes, 2 * dimensions + 1).reshape(batch, *(2 * size + 2 for size in space), features)
     return out[:, *[slice(1, -1)] * dimensions]
