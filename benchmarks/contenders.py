@@ -30,6 +30,7 @@ class Contender:
     Attributes:
         library, xla_flags, huge_pages, devices: see Environment.
         lowering, remat: of ours.
+        folded: of ours, forward: batch norm is part of the convolutions, as it is when a scan is predicted.
         channels_last, compiled: of torch; compiled is a mode of torch.compile.
     """
 
@@ -37,6 +38,7 @@ class Contender:
     library: str
     lowering: str = "auto"
     remat: str = "none"
+    folded: bool = True
     xla_flags: bool = True
     huge_pages: bool = True
     devices: int = 1
@@ -94,6 +96,7 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
 
     from raunet_jax import step
     from raunet_jax.networks.blocks import Settings
+    from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import RAUNet
 
     wait = jax.block_until_ready
@@ -105,15 +108,15 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
         product = jax.jit(jnp.matmul)
         return lambda: product(x, x), wait, lambda result: float(result[0, 0])
 
-    axis = step.joined_axis() if case.part == "train" else None
-    settings = Settings(dtype, axis_name=axis, lowering=contender.lowering, remat=contender.remat)
-    network = RAUNet(*case.network.widths, settings)
+    settings = Settings(dtype, lowering=contender.lowering, remat=contender.remat)
     image, mask = drawn_batch(case.network)
     if case.part == "forward":
-        variables, image = jax.device_put((variables, image))
+        network = RAUNet(*case.network.widths, dataclasses.replace(settings, folded=contender.folded))
+        variables, image = jax.device_put((fold(variables) if contender.folded else variables, image))
         apply = jax.jit(network.apply)
         return lambda: apply(variables, image), wait, np.asarray
 
+    network = RAUNet(*case.network.widths, dataclasses.replace(settings, axis_name=step.joined_axis()))
     low = np.zeros((len(image), image.shape[-1]), np.float32)
     batch = step.split_over_devices({"image": image, "mask": mask, "low": low, "high": low + 1})
     if jax.local_device_count() == 1:

@@ -96,16 +96,16 @@ def ours(block: Block | None, network: work.Network, settings, variables: dict, 
     output = forward(variables, *inputs)
     slope = jax.device_put(np.random.default_rng(5).standard_normal(output.shape, np.float32))
 
-    def objective(params, *inputs):
+    def objective(params, slope, *inputs):
         state = {"params": params, "batch_stats": variables["batch_stats"]}
         out, updates = module.apply(state, *inputs, train=True, mutable=["batch_stats"])
         return jnp.vdot(out.astype(jnp.float32), slope), updates
 
-    wanted = tuple(range(1 + len(inputs))) if block and block.name != "Conv1" else 0
+    wanted = (0, *range(2, 2 + len(inputs))) if block and block.name != "Conv1" else 0
     gradient = jax.jit(jax.value_and_grad(objective, wanted, has_aux=True))
     calls = {
         MODES[0]: lambda: forward(variables, *inputs),
-        MODES[1]: lambda: gradient(variables["params"], *inputs),
+        MODES[1]: lambda: gradient(variables["params"], slope, *inputs),
     }
     return calls, np.asarray(output.astype(jnp.float32)), jax.block_until_ready
 

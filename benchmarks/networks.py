@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 PARTS = ("forward", "train")
 CONTENDERS = {
     "ours": Contender("ours", "ours"),
-    "ours-plain": Contender("ours, plain lowering", "ours", lowering="plain"),
+    "ours-plain": Contender("ours, plain lowering", "ours", lowering="plain", folded=False),
     "torch": Contender("torch", "torch", huge_pages=False),
     "torch-huge-pages": Contender("torch, huge pages", "torch"),
     "torch-channels-last": Contender("torch, channels last", "torch", huge_pages=False, channels_last=True),
@@ -200,7 +200,8 @@ paper's convolutions, whatever a contender computes in their place; a train step
 matmul is of the same precision. Memory is that of a process beyond its imports (on a GPU, of its arrays): what a step
 takes and gives back, the peak in the steps, with what stays between them, and the peak in the first call; a compiler
 leaves some of that behind. On a GPU ours is the peak since the process began in either case. "diff." is the largest
-difference to the first contender: of outputs over the largest output, or of the losses of two train steps. "huge
+difference to the first contender: of outputs over the largest output, or of the losses of two train steps. Ours runs
+forward as a scan is predicted, with batch norm folded into the convolutions (raunet_jax/networks/folding.py). "huge
 pages": arrays come from the kernel in pages of 2 MB, as ours do (raunet_jax/startup.py). Where others take a good part
 of a core, times say little, least of all PyTorch's, whose threads wait for each other."""
 
@@ -233,6 +234,8 @@ def chosen(args, device: str) -> list[Contender]:
             others = [name for name in BY_PLATFORM[device] if left_out not in (name, NEEDS.get(name))]
             gone = " and ".join(name for name in BY_PLATFORM[device] if name not in others)
             found.append(Contender(f"ours without {gone}", "ours", lowering=",".join(others) or "plain"))
+        if args.parts == "forward":
+            found.append(Contender("ours without folding", "ours", folded=False))
     for remat in args.remat:
         found.append(Contender(f"ours, remat {remat}", "ours", remat=remat))
     if args.xla_default_flags:
@@ -253,7 +256,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="the least a round lasts; it has one step or more")
     parser.add_argument("--lowering", action="append", default=[], help="adds ours with these rewrites, comma between")
-    parser.add_argument("--each-rewrite", action="store_true", help="adds ours without each of its rewrites in turn")
+    parser.add_argument(
+        "--each-rewrite",
+        action="store_true",
+        help="adds ours without each of its rewrites in turn, and with --parts=forward without folding",
+    )
     parser.add_argument("--remat", action="append", default=[], help="adds ours with this remat: blocks or all")
     parser.add_argument("--xla-default-flags", action="store_true", help="adds ours without the XLA flags it sets")
     parser.add_argument("--default-pages", action="store_true", help="adds ours without huge pages")
