@@ -162,7 +162,7 @@ def torch_twin(block: Block | None, twin, device: str, precision: str, inputs: l
 
 
 def milliseconds(contenders: list[tuple[Callable, Callable]], least: float, rounds: int) -> list[float]:
-    """Medians of the rounds of each (call, wait), in turn."""
+    """Medians of the rounds of each (call, wait), in turn; the first call of a round, after another's, is not timed."""
     counts, seconds = [], [[] for _ in contenders]
     for call, wait in contenders:
         for _ in range(2):
@@ -172,6 +172,7 @@ def milliseconds(contenders: list[tuple[Callable, Callable]], least: float, roun
     for _ in range(rounds):
         for (call, wait), count, times in zip(contenders, counts, seconds, strict=True):
             time.sleep(SETTLE)
+            wait(call())
             start = time.perf_counter()
             for _ in range(count):
                 result = call()
