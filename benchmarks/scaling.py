@@ -88,14 +88,24 @@ def draw(curves: dict[str, list[dict]], title: str, path: Path) -> None:
     for column, (name, rows) in enumerate(curves.items()):
         rows = [row for row in rows if "error" not in row]
         at = [row["voxels" if name == "patch" else name] for row in rows]
-        for axis, field, unit in zip(
-            axes[:, column], ("seconds", "peak_mb"), ("s a step", "MB at the peak of a step"), strict=True
+        for axis, field, unit, scale, form in zip(
+            axes[:, column],
+            ("seconds", "peak_mb"),
+            ("s a step", "MB at the peak of a step"),
+            ("log", "linear"),
+            (".2g", ".0f"),
+            strict=True,
         ):
-            axis.plot(at, [row[field] for row in rows], "o-")
-            axis.set(xscale="log", yscale="log", ylabel=unit)
+            values = [row[field] for row in rows]
+            axis.plot(at, values, "o-")
+            for place, value in zip(at, values, strict=True):
+                axis.annotate(f"{value:{form}}", (place, value), (0, 6), textcoords="offset points", ha="center")
+            axis.set(xscale="log", yscale=scale, ylabel=unit)
+            axis.set_ylim(*((0.5 * min(values), 2 * max(values)) if scale == "log" else (0, 1.15 * max(values))))
             axis.set_xticks(at, [row["patch"] for row in rows] if name == "patch" else at, minor=False)
             axis.tick_params("x", labelsize="small")
             axis.minorticks_off()
+            axis.margins(x=0.1)
             axis.grid(alpha=0.3)
         axes[1, column].set_xlabel(labels[name])
     figure.suptitle(title, fontsize=10)
