@@ -25,6 +25,7 @@ BATCHES = 1, 2, 4, 8
 PATCHES = "32x32x32", "64x64x32", "128x128x32", "224x224x32"
 QUICK_PATCHES = "32x32x32", "64x32x32"
 BATCH_PATCH = "64x64x32"
+DRAWN = ("seconds", "s a step", "log", ".2g"), ("peak_mb", "MB at the peak of a step", "linear", ".0f")
 # Of the losses of the first and the second step, over the loss. Adam's first step moves each weight by the learning
 # rate, up or down: one whose gradient is but rounding goes its own way.
 TOLERANCE = np.array([1e-4, 5e-3])
@@ -88,14 +89,7 @@ def draw(curves: dict[str, list[dict]], title: str, path: Path) -> None:
     for column, (name, rows) in enumerate(curves.items()):
         rows = [row for row in rows if "error" not in row]
         at = [row["voxels" if name == "patch" else name] for row in rows]
-        for axis, field, unit, scale, form in zip(
-            axes[:, column],
-            ("seconds", "peak_mb"),
-            ("s a step", "MB at the peak of a step"),
-            ("log", "linear"),
-            (".2g", ".0f"),
-            strict=True,
-        ):
+        for axis, (field, unit, scale, form) in zip(axes[:, column], DRAWN, strict=True):
             values = [row[field] for row in rows]
             axis.plot(at, values, "o-")
             for place, value in zip(at, values, strict=True):
