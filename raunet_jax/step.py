@@ -77,6 +77,7 @@ def make_train_step(
     whole batch on all devices, so that their number changes no result beyond rounding; nor does it change what a
     patch is augmented by. With augmentation OFF no code of it is compiled.
     """
+    joined = joined_axis()
 
     def step(state: TrainState, batch):
         image = normalise(batch["image"], batch["low"], batch["high"])
@@ -89,11 +90,11 @@ def make_train_step(
         def objective(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, updates = network.apply(variables, image, train=True, mutable=["batch_stats"])
-            return dice_loss(jax.nn.sigmoid(logits), mask, per_sample, joined_axis()), updates["batch_stats"]
+            return dice_loss(jax.nn.sigmoid(logits), mask, per_sample, joined), updates["batch_stats"]
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        if joined_axis():
-            gradients, batch_stats, loss = jax.lax.pmean((gradients, batch_stats, loss), AXIS)
+        if joined:
+            gradients, batch_stats, loss = jax.lax.pmean((gradients, batch_stats, loss), joined)
         updates, optimizer = adam(learning_rate).update(gradients, state.optimizer)
         scaled = jax.tree.map(lambda update: state.plateau.scale * update, updates)
         params = optax.apply_updates(state.params, scaled)

@@ -22,7 +22,7 @@ class Settings:
         axis_name: mapped axis over whose devices the batch statistics are joined while training.
         lowering: which rewrites the network is computed with, see `lowering.rewrites`.
         remat: what the gradient computes anew, in place of keeping it in memory: none; blocks: the inside of each
-            residual block; all: the inside of each attention module as well. XLA's CPU compiler keeps it all the same.
+            residual block; all: the inside of each attention module as well. XLA's CPU compiler keeps most of it.
         folded: the variables are those of `folding.fold`; for inference.
     """
 
