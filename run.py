@@ -15,12 +15,13 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from raunet_jax import startup
-
-MODES = ("train", "verify", "prepare", "evaluate", "predict", "score", "inspect", "report")
+from raunet_jax import commands, progress, signals, startup
+from raunet_jax.commands import request
 
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
-flags.DEFINE_enum("mode", "train", MODES, "what to do; train goes on where an earlier run of the same command stopped")
+flags.DEFINE_enum(
+    "mode", "train", list(commands.MODES), "what to do; train goes on where an earlier run of the same command stopped"
+)
 flags.DEFINE_string("workdir", None, "run folder: models, metrics, scores, page (default: runs/NAME of the recipe)")
 flags.DEFINE_multi_string(
     "input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable"
@@ -54,17 +55,16 @@ def main(arguments) -> int:
         print(f"error: {' '.join(arguments[1:])} belongs to no flag; write --input before each scan", file=sys.stderr)
         return 1
     logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report each step of theirs
-    from raunet_jax import modes, training  # after the flags, so that --help and a mistyped one answer at once
-
+    progress.log_to_stderr()
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
     others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json")}
     workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None
-    request = modes.Request(
+    asked = request.Request(
         workdir=workdir, input=[os.path.expanduser(path) for path in given.input], **paths, **others
     )
     try:
-        return modes.MODES[given.mode](request)
-    except training.Stopped as stopped:
+        return commands.load(given.mode)(asked)
+    except signals.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_status
     except KeyboardInterrupt:

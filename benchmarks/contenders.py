@@ -94,10 +94,10 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
     import jax
     import jax.numpy as jnp
 
-    from raunet_jax import step
     from raunet_jax.networks.blocks import Settings
     from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import RAUNet
+    from raunet_jax.training import step
 
     wait = jax.block_until_ready
     if case.precision == "highest":
@@ -116,7 +116,7 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
         apply = jax.jit(network.apply)
         return lambda: apply(variables, image), wait, np.asarray
 
-    network = RAUNet(*case.network.widths, dataclasses.replace(settings, axis_name=step.joined_axis()))
+    network = RAUNet(*case.network.widths, dataclasses.replace(settings, axis_name=step.reduction_axis()))
     low = np.zeros((len(image), image.shape[-1]), np.float32)
     batch = step.split_over_devices({"image": image, "mask": mask, "low": low, "high": low + 1})
     if jax.local_device_count() == 1:
@@ -137,7 +137,7 @@ def make_state(variables: dict):
     import jax
     import jax.numpy as jnp
 
-    from raunet_jax import step
+    from raunet_jax.training import step
 
     params = jax.tree.map(jnp.asarray, variables["params"])
     optimizer, plateau = step.adam(LEARNING_RATE).init(params), step.plateau(20).init(params)

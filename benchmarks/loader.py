@@ -32,7 +32,8 @@ from array_record.python import array_record_module
 from benchmarks.machine import cpu
 from configs import liver_voi
 from data_prep import patch_dataset
-from raunet_jax import batches, files
+from raunet_jax import files
+from raunet_jax.training import batches
 
 RESULTS = Path(__file__).parent / "results" / "loader.md"
 LIBRARIES = ("numpy", "grain", "array_record", "tensorflow-datasets", "torch")
@@ -142,7 +143,7 @@ def parts(config, folder: Path, count: int) -> list[str]:
     """Median CPU milliseconds a patch of ArrayRecord's read, TFDS's parsing and the joining of a batch, one thread."""
     builder, source = train_records(config, folder)
     raw, parse = source.data_source, builder.info.features.deserialize_example_np
-    serialised, one = raw[0], source[0]
+    serialized, one = raw[0], source[0]
 
     def median(call: Callable[[int], object], share: int = 1) -> str:
         marks = [time.process_time()]
@@ -153,7 +154,7 @@ def parts(config, folder: Path, count: int) -> list[str]:
 
     return [
         median(lambda number: raw[number % len(raw)]),
-        median(lambda _: parse(serialised)),
+        median(lambda _: parse(serialized)),
         median(lambda _: [np.stack([one[name]] * config.batch_size) for name in ("image", "mask")], config.batch_size),
     ]
 

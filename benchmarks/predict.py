@@ -43,10 +43,10 @@ def ours(device: str, precision: str, variables: dict, scan: np.ndarray, patch, 
     import jax
     import jax.numpy as jnp
 
+    from raunet_jax.inference.windows import make_forward, predict_windows
     from raunet_jax.networks.blocks import Settings
     from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import RAUNet
-    from raunet_jax.windows import make_forward, predict_windows
 
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[precision]
     network = RAUNet(*WIDTHS, Settings(dtype, folded=True))
@@ -180,10 +180,10 @@ def finder(variables: dict, least_hu: float, most_hu: float) -> dict:
     window = first.shape[:-2]
     first[..., 0, :2] = 1 / np.prod(window)
     params["Conv1"]["bias"][:2] = -least, -(least + most) / 2
-    centre, skip = tuple(size // 2 for size in window), second.shape[-2] - first.shape[-1]
+    center, skip = tuple(size // 2 for size in window), second.shape[-2] - first.shape[-1]
     for channel in (0, 1):
-        second[(*centre, skip + channel, channel)] = 1
-    third[(*centre, slice(2), 0)] = 1000, -2000
+        second[(*center, skip + channel, channel)] = 1
+    third[(*center, slice(2), 0)] = 1000, -2000
     params["Conv3"]["bias"][:] = -1
     return variables
 
@@ -201,10 +201,10 @@ def cascade(args, device: str) -> str:
 
     from configs import liver
     from data_prep.phantom import draw_abdomen
-    from raunet_jax.cascade import StageModel, segment
+    from raunet_jax.inference.cascade import StageModel, segment
+    from raunet_jax.inference.windows import make_forward
     from raunet_jax.networks.folding import fold
     from raunet_jax.networks.raunet import image_shape, init_variables, make_network
-    from raunet_jax.windows import make_forward
 
     volume, labels = draw_abdomen(np.random.default_rng(0), args.size)
     liver_hu = float(np.median(volume.voxels[labels == 1]))

@@ -20,7 +20,7 @@ from raunet_jax import startup
 
 SETTLE = 0.05  # seconds in which the threads of the process before come to rest
 IMPORTS = {
-    "ours": ("raunet_jax.step", "raunet_jax.networks.raunet"),
+    "ours": ("raunet_jax.training.step", "raunet_jax.networks.raunet"),
     "torch": ("benchmarks.torch_twin", "torch._dynamo"),
 }
 

@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from benchmarks.machine import cpu
 from raunet_jax.files import write_text
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores import score_liver_case
 from raunet_jax.scores.surface import surface_scores
 
@@ -45,25 +45,25 @@ def draw(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     prediction, reference = np.zeros((2, *shape), np.uint8)
     scale = np.array(shape) / (600, 512, 512)
 
-    def paint(labels, centre, radii, label):
-        centre, radii = np.array(centre) * scale, np.array(radii) * scale
-        start, stop = np.maximum(0, centre - radii).astype(int), np.minimum(shape, centre + radii + 2).astype(int)
+    def paint(labels, center, radii, label):
+        center, radii = np.array(center) * scale, np.array(radii) * scale
+        start, stop = np.maximum(0, center - radii).astype(int), np.minimum(shape, center + radii + 2).astype(int)
         y, x = np.ogrid[start[1] : stop[1], start[2] : stop[2]]
-        in_plane = ((y - centre[1]) / radii[1]) ** 2 + ((x - centre[2]) / radii[2]) ** 2
+        in_plane = ((y - center[1]) / radii[1]) ** 2 + ((x - center[2]) / radii[2]) ** 2
         for z in range(start[0], stop[0]):
             part = labels[z, start[1] : stop[1], start[2] : stop[2]]
-            part[in_plane + ((z - centre[0]) / radii[0]) ** 2 <= 1] = label
+            part[in_plane + ((z - center[0]) / radii[0]) ** 2 <= 1] = label
 
-    for centre, radii in (((300, 260, 200), (165, 135, 120)), ((370, 215, 320), (90, 85, 110))):
-        paint(reference, centre, radii, 1)
-        paint(prediction, np.add(centre, (4, -3, 5)), np.multiply(radii, (1.02, 0.98, 1.01)), 1)
+    for center, radii in (((300, 260, 200), (165, 135, 120)), ((370, 215, 320), (90, 85, 110))):
+        paint(reference, center, radii, 1)
+        paint(prediction, np.add(center, (4, -3, 5)), np.multiply(radii, (1.02, 0.98, 1.01)), 1)
     rng = np.random.default_rng(0)
     places = itertools.product((200, 265, 330, 395), (215, 265, 315), (140, 195, 250))
     places = [place for place in places if sum(((np.array(place) - (300, 260, 200)) / (165, 135, 120)) ** 2) < 0.75]
     for number, place in enumerate(rng.permutation(places)[:LESIONS]):
         radii = rng.uniform(8, 22, 3)
         paint(reference, place, radii, 2)
-        if number % 7 == 1:  # bridged to its neighbour along y
+        if number % 7 == 1:  # bridged to its neighbor along y
             paint(prediction, place, radii * (0.8, 1.0, 0.8), 2)
             paint(prediction, place + (0, 25, 0), (5, 30, 5), 2)
         elif number % 7 == 3:  # split
@@ -134,7 +134,7 @@ METHODS = {
     scipy_cropped: ("scipy, cropped", "the same, by distance_transform_edt in the masks' box"),
     scipy_whole: ("scipy, whole array", "the same, by distance_transform_edt"),
     deepmind: ("surface-distance", "surface elements weighted by area; directions apart: their mean, the larger HD95"),
-    monai: ("MONAI", "surface by 6 neighbours; HD95: the larger direction's"),
+    monai: ("MONAI", "surface by 6 neighbors; HD95: the larger direction's"),
 }
 SAME = whole_case, ours, scipy_cropped, scipy_whole
 

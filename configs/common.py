@@ -26,7 +26,9 @@ def get_config() -> ConfigDict:
     config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
     config.data.validation_share = 0.29  # stage coarse only, one model: share of the cases it is validated on
     config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's rule (of phantoms, in 3D: 1)
-    config.data.tumor_share = 0.5  # stages tumor, brain, custom: share of patches centred on what is sought (jittered)
+    config.data.foreground_fraction = (
+        0.5  # stages that center patches: share of them around a foreground voxel, jittered
+    )
     config.data.workers = 0  # processes that cut patches; 0 = one a core
     config.data.phantom_size = (128, 128, 48)  # voxels of a drawn case; the slice count varies around z
 
@@ -59,10 +61,12 @@ def get_config() -> ConfigDict:
     config.folds_at_once = 1  # how many are trained side by side, each on one GPU in a process of its own
     config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost
 
-    config.voi = "reference"  # stage tumor: whose liver patches are cut around; predicted: stage 2's, out of fold
+    config.liver_source = (
+        "reference"  # stage tumor: mask its patches are cropped around, or predicted: by stage 2, out of fold
+    )
 
     config.window = ConfigDict()
-    config.window.step = (0, 0, 0)  # voxels between neighbouring windows (x, y, z); 0 = half a patch
+    config.window.step = (0, 0, 0)  # voxels between neighboring windows (x, y, z); 0 = half a patch
     config.window.batch_size = 1  # windows a network call
     config.window.weights = "uniform"  # of a window's voxels where windows overlap: uniform | gaussian (as nnU-Net)
     config.window.mirror = ()  # axes of ("x", "y", "z"): the mean over a window's 2^n mirrored copies, n axes

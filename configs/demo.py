@@ -17,7 +17,7 @@ def get_config(argument: str = ""):
     config.data.test_cases = 6
     config.data.phantom_size = (96, 96, 40)
     config.folds = (0,)
-    config.voi = "reference"  # one fold has an out-of-fold liver of a fifth of the cases only
+    config.liver_source = "reference"  # one fold has an out-of-fold liver of a fifth of the cases only
     for stage in config.stages.values():
         stage.network.width = 8
         stage.network.momentum = 0.8  # so few steps that statistics with the paper's 0.99 would lag behind
@@ -46,7 +46,7 @@ def get_config(argument: str = ""):
 
     if argument == "folds":
         config.name = "demo_folds"
-        config.voi = "predicted"
+        config.liver_source = "predicted"
         config.folds = (0, 1, 2, 3, 4)
         config.data.cases, config.data.test_cases = 20, 0
         voi.epochs, tumor.epochs = 4, 4

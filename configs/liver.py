@@ -1,4 +1,4 @@
-"""The liver cascade of the paper: localise, segment the liver, segment its tumors, each stage trained in turn.
+"""The liver cascade of the paper: localize, segment the liver, segment its tumors, each stage trained in turn.
 
     python run.py --config=configs/liver.py --config.data.root=/disk/lits
     python run.py --config=configs/liver.py:strong ...   (patches augmented, windows mirrored in every stage)
@@ -20,11 +20,13 @@ def get_config(argument: str = ""):
     for field in ("seed", "data", "precision"):
         config[field] = shared[field]
     with config.data.unlocked():
-        for field in ("modalities", "patches_per_case", "tumor_share", "foreground"):
+        for field in ("modalities", "patches_per_case", "foreground_fraction", "foreground"):
             del config.data[field]  # these belong to a stage
     config.folds_at_once = shared.folds_at_once
     config.folds = (0, 1, 2, 3, 4)  # of stages voi and tumor; stage coarse is a single model
-    config.voi = "predicted"  # predicted: stage 3 trains on the boxes it will meet in use; or reference, as the paper
+    config.liver_source = (
+        "predicted"  # predicted: stage 3 trains on the boxes it will meet in use; or reference, as the paper
+    )
 
     config.stages = ConfigDict()
     for name, stage_recipe in (("coarse", liver_coarse), ("voi", liver_voi), ("tumor", liver_tumor)):
@@ -38,6 +40,6 @@ def get_config(argument: str = ""):
             stage.folds = config.get_ref("folds")
             stage.folds_at_once = config.get_ref("folds_at_once")
         if name == "tumor":
-            stage.voi = config.get_ref("voi")
+            stage.liver_source = config.get_ref("liver_source")
         config.stages[name] = stage
     return config.lock()

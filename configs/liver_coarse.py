@@ -1,4 +1,4 @@
-"""Stage 1, liver localisation: RA-UNet-I on 256x256 slices of the down-sampled scan (paper section III-E).
+"""Stage 1, liver localization: RA-UNet-I on 256x256 slices of the down-sampled scan (paper section III-E).
 
 python run.py --config=configs/liver_coarse.py --config.data.root=/disk/lits
 python run.py --config=configs/liver_coarse.py:strong ...   (patches augmented, windows mirrored; not the paper's)

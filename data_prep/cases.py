@@ -1,6 +1,7 @@
 """The cases of a recipe: found on its disk or drawn, read, and split by patient."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,10 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_prep import ircadb, layouts, phantom
-from data_prep.layouts import Case, Incomplete, natural
-from raunet_jax.intensity import kind_of
-from raunet_jax.progress import say
-from raunet_jax.volume import Volume, read_mask, read_scan
+from data_prep.layouts import Case, Incomplete
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.volume import Volume, read_mask, read_scan
+from raunet_jax.names import natural
+
+log = logging.getLogger("raunet_jax")
 
 PHANTOM_CASES = 6
 
@@ -54,7 +57,7 @@ def usable_cases(config: ConfigDict, need_masks: bool = True) -> tuple[list[Case
         incomplete += [layouts.no_mask(case) for case in cases if case.mask is None]
         cases = [case for case in cases if case.mask is not None]
     for name, reason, remedy in incomplete:
-        say(f"{name} is left out: {reason}; {remedy}")
+        log.warning(f"{name} is left out: {reason}; {remedy}")
     if not cases:
         raise DataNotFound(_nothing_found(config, incomplete))
     return (cases[: config.data.cases] if config.data.cases > 0 else cases), incomplete
@@ -116,7 +119,7 @@ def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> li
         content = contents[case.name]
         original = first.setdefault(content, case) if content else case
         if original is not case:
-            say(f"{case.name} is the same scan as {original.name}; the two never fall into different folds")
+            log.warning(f"{case.name} is the same scan as {original.name}; the two never fall into different folds")
             ours, theirs = settled(case.patient), settled(original.patient)
             if ours != theirs:
                 same[ours] = theirs

@@ -27,11 +27,12 @@ from data_prep.cases import read_case
 from data_prep.faults import check_image
 from data_prep.layouts import Case
 from data_prep.workers import workers
-from raunet_jax import files, geometry, intensity, views
+from raunet_jax import files
+from raunet_jax.imaging import geometry, intensity, views
 from raunet_jax.progress import progress
 
 MANIFEST = "manifest.jsonl"
-SHARD_OPTIONS = "group_size:1,zstd:1"  # a record a group: read at random without unpacking its neighbours
+SHARD_OPTIONS = "group_size:1,zstd:1"  # a record a group: read at random without unpacking its neighbors
 TYPICAL_SLICES = 250  # slices a LiTS case gives to stage coarse (32,746 of 131), for the estimate of disk space
 TYPICAL_COMPRESSION = 0.6
 
@@ -56,7 +57,7 @@ class Job:
 
 
 def features(config) -> tfds.features.FeaturesDict:
-    """What a record holds. `low` and `high` (channel,) are the whole volume's, for `intensity.normalise`; `image` and
+    """What a record holds. `low` and `high` (channel,) are the whole volume's, for `intensity.normalize`; `image` and
     `mask` are ([z,] y, x, channel), without z for single slices; `mask` is 1 where the stage's network is to find
     something; `origin` is (z, y, x) in the stage's view."""
     x, y, z = (int(size) for size in config.patch_size)
@@ -99,7 +100,7 @@ def records(config, job: Job) -> Iterator[dict]:
     del encoded, mask
     rng = np.random.default_rng([config.seed, *job.case.name.encode()])
     origins = sampling.patch_origins(
-        config.stage, voxels, labels[..., 0], patch_shape, job.patches, config.data.tumor_share, rng
+        config.stage, voxels, labels[..., 0], patch_shape, job.patches, config.data.foreground_fraction, rng
     )
     for origin in origins:
         window = tuple(slice(start, start + size) for start, size in zip(origin, patch_shape, strict=True))

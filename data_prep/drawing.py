@@ -28,9 +28,9 @@ def _spline_basis(length: int, cells: int) -> np.ndarray:
     return basis
 
 
-def radius(coordinates: Sequence[np.ndarray], centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
-    """Distance from `centre` in units of `radii`: 1 on the surface of the ellipsoid. All three in the same order."""
-    terms = [((x - c) / r) ** 2 for x, c, r in zip(coordinates, centre, radii, strict=True)]
+def radius(coordinates: Sequence[np.ndarray], center: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+    """Distance from `center` in units of `radii`: 1 on the surface of the ellipsoid. All three in the same order."""
+    terms = [((x - c) / r) ** 2 for x, c, r in zip(coordinates, center, radii, strict=True)]
     return np.sqrt(sum(terms[1:], terms[0]))
 
 
@@ -54,7 +54,7 @@ def largest_piece(mask: np.ndarray) -> np.ndarray:
 def blob(
     rng: np.random.Generator,
     shape: Sequence[int],
-    centre: Sequence[float],
+    center: Sequence[float],
     radii: Sequence[float],
     roughness: float = 0.15,
 ) -> tuple[tuple[slice, ...], np.ndarray]:
@@ -62,10 +62,10 @@ def blob(
     reach = 1 + 3 * roughness
     box = tuple(
         slice(max(0, int(c - reach * r)), min(n, int(np.ceil(c + reach * r)) + 1))
-        for c, r, n in zip(centre, radii, shape, strict=True)
+        for c, r, n in zip(center, radii, shape, strict=True)
     )
     coordinates = np.ogrid[box]
-    level = radius(coordinates, centre, radii)
+    level = radius(coordinates, center, radii)
     return box, level * (1 + roughness * smooth_field(rng, level.shape, (3, 3, 3)))
 
 

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from data_prep.cases import read_image, read_labels
 from data_prep.layouts import Case, no_mask
-from raunet_jax.intensity import kind_of
-from raunet_jax.volume import Volume, VolumeError
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.volume import Volume, VolumeError
 
 UNUSABLE, REPAIRED, WARNING = "unusable", "repaired", "warning"
 FAT_HU = -30  # everything but the brain has fat around it or air beside it
@@ -60,7 +60,7 @@ def check_case(case: Case, recipe: dict) -> list[Finding]:
         mask = _read(lambda config: read_labels(case, volume, config), config, case, check, findings)
         findings += check_mask(case, mask, config)
     except Exception as error:  # a reader stumbles in its own way over each kind of damage
-        findings.append(Finding(case.name, check, *_told(error, path), UNUSABLE))
+        findings.append(Finding(case.name, check, *_describe_error(error, path), UNUSABLE))
     return findings
 
 
@@ -99,7 +99,7 @@ def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding
     if not mask.any():
         foreground = tuple(config.data.foreground)
         labels = f" with one of config.data.foreground={foreground}" if foreground else ""
-        value = f"{case.mask}: no voxel is labelled{labels}"
+        value = f"{case.mask}: no voxel is labeled{labels}"
         if config.stage in ("brain", "custom"):
             remedy = "nothing if there is none of it in the scan; else label the case, or move it away"
             findings.append(Finding(case.name, "mask", value, remedy))
@@ -123,15 +123,15 @@ def _read(
     read: Callable[[ConfigDict], Read], config: ConfigDict, case: Case, check: str, findings: list[Finding]
 ) -> Read:
     """What `read` gives, repaired where that helps; then the fault is added to `findings`."""
-    plain, mending = (ConfigDict(config.to_dict()) for _ in range(2))
-    plain.data.repair, mending.data.repair = False, True
+    plain, repairing = (ConfigDict(config.to_dict()) for _ in range(2))
+    plain.data.repair, repairing.data.repair = False, True
     try:
         return read(plain)
     except VolumeError as error:
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            result = read(mending)
-        value, remedy = _parted(str(error))
+            result = read(repairing)
+        value, remedy = _split_message(str(error))
         done = "; ".join(line.partition(REPAIR_SAID)[2] for line in said.getvalue().splitlines())
         if config.data.repair:
             findings.append(Finding(case.name, check, value, f"nothing: {done} (config.data.repair)", REPAIRED))
@@ -140,10 +140,10 @@ def _read(
         return result
 
 
-def _told(error: Exception, path: pathlib.Path) -> tuple[str, str]:
+def _describe_error(error: Exception, path: pathlib.Path) -> tuple[str, str]:
     """What to say of an error on reading `path`, and what to do."""
     if isinstance(error, VolumeError):
-        return _parted(str(error))
+        return _split_message(str(error))
     if isinstance(error, MemoryError):
         return f"{path}: too large for the memory", "read fewer at a time (--config.data.workers=1), or crop it"
     if isinstance(error, OSError):
@@ -151,7 +151,7 @@ def _told(error: Exception, path: pathlib.Path) -> tuple[str, str]:
     return f"{path}: cannot be read ({type(error).__name__}: {error})", "export or download it again"
 
 
-def _parted(message: str) -> tuple[str, str]:
+def _split_message(message: str) -> tuple[str, str]:
     """A reader's message as the fault and its remedy, which is the last clause; each on one line."""
     text = " ".join(message.split())
     cuts = list(LAST_CLAUSE.finditer(text))

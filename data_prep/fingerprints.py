@@ -6,6 +6,7 @@ modification time.
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,11 @@ from data_prep import cases as case_reading
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax.files import write_json
-from raunet_jax.intensity import encode, kind_of
-from raunet_jax.progress import progress, say
-from raunet_jax.volume import VolumeError
+from raunet_jax.imaging.intensity import encode, kind_of
+from raunet_jax.imaging.volume import VolumeError
+from raunet_jax.progress import progress
+
+log = logging.getLogger("raunet_jax")
 
 CACHE = "fingerprints.json"
 FORMAT = 1  # raise it when the same files would give other hashes
@@ -146,4 +149,6 @@ def _write_cache(path: Path, known: dict[str, Sequence]) -> None:
     try:
         write_json(path, _read_cache(path) | lasting)
     except OSError as error:
-        say(f"{path} cannot be written ({error.strerror}): scans will be read again; see --config.data.prepared")
+        log.warning(
+            f"{path} cannot be written ({error.strerror}): scans will be read again; see --config.data.prepared"
+        )

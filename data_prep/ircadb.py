@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raunet_jax.dicom import Slice, looks_like_dicom, read_pixels, series_slices
-from raunet_jax.grid import GRID_TOLERANCE_MM, Volume, VolumeError
+from raunet_jax.imaging.dicom import Slice, looks_like_dicom, read_pixels, series_slices
+from raunet_jax.imaging.grid import GRID_TOLERANCE_MM, Volume, VolumeError
 
 IMAGE, MASKS, WHOLE = "PATIENT_DICOM", "MASKS_DICOM", "patient"
 PATIENT = re.compile(r"3Dircadb1\.(\d+)", re.IGNORECASE)

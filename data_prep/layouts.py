@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from data_prep import ircadb
 from data_prep.description import Description, read_description
+from raunet_jax.names import NIFTI, natural
 
 CT_LABELS = (0, 1, 2)
 BRATS_LABELS = (0, 1, 2, 3, 4)  # 3 until 2015 and in the Decathlon's numbering
@@ -36,7 +37,6 @@ HOW_TO_GET = {
     "custom": 'dataset.json is, for one CT channel and one structure, {"modality": {"0": "CT"}, "labels": '
     '{"0": "background", "1": "structure"}}',
 }
-NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
 BRATS_FILE = re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)\.nii(?:\.gz)?", re.IGNORECASE)
@@ -78,12 +78,6 @@ def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
     return sorted(cases, key=lambda case: natural(case.name)), sorted(incomplete, key=lambda one: natural(one.name))
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sorting key by which volume-10 comes after volume-2."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
-
-
 def files_below(root: pathlib.Path) -> list[pathlib.Path]:
     """Every file below `root`, links followed, hidden ones (half-written, or a Mac's ._ companions) left out."""
     files, seen = [], set()
@@ -113,7 +107,7 @@ def no_mask(case: Case) -> Incomplete:
     return Incomplete(name, f"{image} has no mask {wanted}.nii[.gz]", "copy that file under config.data.root")
 
 
-class _Claims:
+class _FileIndex:
     """Files by what they are of a case, and the cases of which some file is there twice."""
 
     def __init__(self):
@@ -129,7 +123,7 @@ class _Claims:
 
 def _scan_lits(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
     _only_ct("lits", modalities)
-    claims = _Claims()
+    claims = _FileIndex()
     for path in files:
         match = LITS_FILE.fullmatch(path.name)
         if match:
@@ -153,7 +147,7 @@ def _scan_brats(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> F
             f"config.data.modalities={modalities} are not in source brats, which holds {MODALITIES}; choose some of "
             "these, or another config.data.source"
         )
-    claims, names = _Claims(), {}
+    claims, names = _FileIndex(), {}
     for path in files:
         match = BRATS_FILE.fullmatch(path.name)
         if match:
@@ -207,7 +201,7 @@ def _scan_task(
     files: Sequence[pathlib.Path], folder: pathlib.Path, description: Description, channels: tuple[int, ...]
 ) -> Found:
     single = len(description.modalities) == 1
-    images, masks = _Claims(), _Claims()
+    images, masks = _FileIndex(), _FileIndex()
     here = [
         (path, match[1]) for path in files if path.parent.parent == folder and (match := NIFTI.fullmatch(path.name))
     ]

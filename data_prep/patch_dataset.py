@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,11 +27,12 @@ from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, i
 from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
 from raunet_jax import files
-from raunet_jax.geometry import Box
-from raunet_jax.progress import say
+from raunet_jax.imaging.geometry import Box
+
+log = logging.getLogger("raunet_jax")
 
 NAME = "raunet_patches"
-SPLIT = "split.json"  # in a patch set, and in the folder of each stage trained on it: what `deal` gives
+SPLIT = "split.json"  # in a patch set, and in the folder of each stage trained on it: what `assign_splits` gives
 VERSION = "1.0.0"  # of the data set's folder; what the bytes follow from is in the name above it
 FORMAT = 2  # raise it when the same recipe and files would give other bytes
 
@@ -42,7 +44,7 @@ class PatchSet:
     folder: Path  # of the TFDS data set
     failed: tuple[tuple[str, str], ...]  # cases that had to be left out, with the reason
     counts: dict[str, int]  # records a split
-    split: dict[str, dict[str, str | None]]  # as `deal` gives it
+    split: dict[str, dict[str, str | None]]  # as `assign_splits` gives it
 
 
 def split_names(config) -> tuple[str, ...]:
@@ -62,14 +64,14 @@ def folder(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> Path:
     return _folder(config, cases, fingerprints(cases, config), boxes)
 
 
-def deal(config) -> dict[str, dict[str, str | None]]:
+def assign_splits(config) -> dict[str, dict[str, str | None]]:
     """How the recipe's cases are dealt out: by split, and "test", the content hash of each case by name.
 
     Raises:
       DataNotFound: no case under `config.data.root`. ValueError: too few patients, or fewer than two folds.
     """
     cases = find_cases(config)
-    return _deal(config, cases, fingerprints(cases, config))
+    return _assign_splits(config, cases, fingerprints(cases, config))
 
 
 def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet:
@@ -91,11 +93,11 @@ def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet
     if not target.exists():
         with _alone(target.parent):
             if not target.exists():
-                split = _deal(config, cases, prints)
+                split = _assign_splits(config, cases, prints)
                 _build(config, _jobs(config, cases, split, boxes), split, target)
     patch_set = _finished(target)
     for case, reason in patch_set.failed:
-        say(f"left out of the patch set: {case}: {reason}")
+        log.warning(f"left out of the patch set: {case}: {reason}")
     left_out = tuple((case, f"{reason}; {remedy}") for case, reason, remedy in incomplete)
     return dataclasses.replace(patch_set, failed=left_out + patch_set.failed)
 
@@ -188,7 +190,7 @@ def _recipe(config) -> dict:
         "folds": data.folds,
         "validation_share": data.validation_share,
         "patches_per_case": data.patches_per_case,
-        "tumor_share": data.tumor_share,
+        "tumor_share": data.foreground_fraction,  # under the name of its first days, or every patch set were cut anew
     }
 
 
@@ -202,7 +204,7 @@ def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Ma
     return prepared / NAME / (key_beginning(config) + digest[:16]) / VERSION
 
 
-def _deal(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:
+def _assign_splits(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:
     contents = {name: found.content for name, found in prints.items()}
     test, folds = split_cases(join_copies(cases, contents), config)
     parts = zip(("test", *split_names(config)), (test, *folds), strict=True)
@@ -261,7 +263,7 @@ def _alone(place: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is preparing {place}; waiting for it")
+            log.info(f"another process is preparing {place}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

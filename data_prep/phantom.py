@@ -14,8 +14,8 @@ import numpy as np
 
 from data_prep.phantom_abdomen import draw_abdomen
 from data_prep.phantom_head import MODALITIES, draw_head
+from raunet_jax.imaging.volume import write_nifti
 from raunet_jax.progress import progress
-from raunet_jax.volume import write_nifti
 
 __all__ = ["draw_abdomen", "draw_head", "write_phantoms"]
 

@@ -1,6 +1,6 @@
 """A drawn portal-venous CT of the upper abdomen: organs at their usual attenuation and place, liver and lesions known.
 
-Every shape is a level set in cavity coordinates: u towards the patient's right, v towards the front (both 1 at the
+Every shape is a level set in cavity coordinates: u toward the patient's right, v toward the front (both 1 at the
 wall of the abdominal cavity), w from 0 at the lowest slice to 1 at the highest.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep import drawing
-from raunet_jax.volume import Grid, Volume
+from raunet_jax.imaging.volume import Grid, Volume
 
 HU = {
     "air": -1000, "fat": -100, "skin": 0, "muscle": 58, "bone": 480, "marrow": 230, "cord": 30, "lung": -840,
@@ -38,11 +38,11 @@ class _Body(NamedTuple):
     wall: float  # outer radius of the wall, in units of `skin`
     half_width_voxels: float
 
-    def ellipsoid(self, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
-        return drawing.radius((self.u, self.v, self.w), centre, radii)
+    def ellipsoid(self, center: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+        return drawing.radius((self.u, self.v, self.w), center, radii)
 
-    def cylinder(self, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
-        return drawing.radius((self.u, self.v), centre, radii)
+    def cylinder(self, center: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+        return drawing.radius((self.u, self.v), center, radii)
 
 
 def draw_abdomen(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume, np.ndarray]:
@@ -193,11 +193,11 @@ def _paint_spine(canvas: np.ndarray, body: _Body) -> None:
 
 
 def _liver(rng: np.random.Generator, body: _Body, lungs: np.ndarray, top: float, kidney: np.ndarray) -> np.ndarray:
-    """Right lobe that narrows downwards, left lobe across the midline, cut by its neighbours: bool (z, y, x)."""
+    """Right lobe that narrows downwards, left lobe across the midline, cut by its neighbors: bool (z, y, x)."""
     grown = rng.uniform(0.9, 1.06)
     tip = rng.uniform(0.24, 0.34)
     middle, half = (top + tip) / 2, (top - tip) / 2
-    narrowing = 0.62 + 0.38 * np.clip((body.w - tip) / 0.4, 0, 1)  # of the right lobe towards its tip
+    narrowing = 0.62 + 0.38 * np.clip((body.w - tip) / 0.4, 0, 1)  # of the right lobe toward its tip
     right_lobe = drawing.radius(
         ((body.u - 0.62) / narrowing, (body.v + 0.02) / narrowing, body.w),
         (-0.1, rng.uniform(-0.05, 0.05), middle),
@@ -241,11 +241,11 @@ def _nearest_voxel(body: _Body, uvw: Sequence[float]) -> np.ndarray:
     return np.array([slice_index, *np.unravel_index(np.argmin(away), away.shape)])
 
 
-def _stamp(mask: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> None:
-    low = np.maximum(np.floor(centre - radii).astype(int), 0)
-    high = np.minimum(np.ceil(centre + radii).astype(int) + 1, mask.shape)
+def _stamp(mask: np.ndarray, center: np.ndarray, radii: np.ndarray) -> None:
+    low = np.maximum(np.floor(center - radii).astype(int), 0)
+    high = np.minimum(np.ceil(center + radii).astype(int) + 1, mask.shape)
     box = tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
-    mask[box] |= drawing.radius(np.ogrid[box], centre, radii) <= 1
+    mask[box] |= drawing.radius(np.ogrid[box], center, radii) <= 1
 
 
 def _paint_lesions(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray, spacing_mm) -> None:
@@ -261,9 +261,9 @@ def _paint_lesions(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndar
         seats = np.argwhere(depth_mm > 0.6 * radius_mm)
         if not len(seats):
             seats = np.argwhere(depth_mm >= 0.9 * depth_mm.max())
-        centre = seats[rng.integers(len(seats))]
+        center = seats[rng.integers(len(seats))]
         radii = radius_mm * rng.uniform(0.85, 1.15, 3) / np.asarray(spacing_mm)
-        box, level = drawing.blob(rng, labels.shape, centre, np.maximum(radii, 0.9))
+        box, level = drawing.blob(rng, labels.shape, center, np.maximum(radii, 0.9))
         inside = (level < 1) & liver[box]
         hu = rng.uniform(*LESION_HU)
         canvas[box][inside] = hu

@@ -1,6 +1,6 @@
 """A drawn glioma patient in the four MR modalities of BraTS, skull stripped, with BraTS's labels.
 
-Shapes are level sets in millimetres from the middle of the brain: x towards the right, y to the front, z upwards.
+Shapes are level sets in millimeters from the middle of the brain: x toward the right, y to the front, z upwards.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep import drawing
-from raunet_jax.volume import Grid, Volume
+from raunet_jax.imaging.volume import Grid, Volume
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 FIELD_MM = (240.0, 240.0, 155.0)  # BraTS's grid: 240 x 240 x 155 voxels of 1 mm
@@ -17,11 +17,11 @@ BRAIN_RADII_MM = (68.0, 86.0, 64.0)
 LOW_GRADE_SHARE = 75 / 285  # as in BraTS 2018
 NECROSIS, EDEMA, ENHANCING = 1, 2, 4
 
-WHITE, GREY, FLUID, SWOLLEN, DEAD, ACTIVE, SOLID = range(7)
+WHITE, GRAY, FLUID, SWOLLEN, DEAD, ACTIVE, SOLID = range(7)
 CONTRAST = np.array(  # rows as the line above; columns t1, t1ce, t2, flair
     [
         [0.78, 0.80, 0.42, 0.46],  # white matter
-        [0.58, 0.61, 0.56, 0.58],  # grey matter
+        [0.58, 0.61, 0.56, 0.58],  # gray matter
         [0.22, 0.23, 1.00, 0.16],  # cerebrospinal fluid
         [0.53, 0.54, 0.84, 0.96],  # edema
         [0.34, 0.36, 0.90, 0.55],  # necrosis
@@ -44,7 +44,7 @@ def draw_head(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume
     width, height, slices = size_xyz
     shape = (slices, height, width)
     spacing_xyz = np.array(FIELD_MM) / size_xyz
-    z, y, x = _millimetres(rng, shape, spacing_xyz[::-1])
+    z, y, x = _millimeters(rng, shape, spacing_xyz[::-1])
     tissue, brain = _draw_brain(rng, x, y, z)
     labels = _draw_tumor(rng, tissue, brain, spacing_xyz[::-1])
 
@@ -62,7 +62,7 @@ def draw_head(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume
     return Volume(voxels=voxels, affine=affine, grid=grid, name="drawn head"), labels
 
 
-def _millimetres(rng: np.random.Generator, shape, spacing_zyx) -> list[np.ndarray]:
+def _millimeters(rng: np.random.Generator, shape, spacing_zyx) -> list[np.ndarray]:
     """Coordinates (z, y, x) of every voxel, gently bent so that no two brains are alike."""
     size = rng.uniform(0.92, 1.03)
     coordinates = []
@@ -76,8 +76,8 @@ def _draw_brain(rng: np.random.Generator, x, y, z) -> tuple[np.ndarray, np.ndarr
     """Tissue number of every voxel (intp) and the brain's mask (bool)."""
     shape = x.shape
 
-    def ellipsoid(centre_xyz, radii_xyz):
-        return drawing.radius((x, y, z), centre_xyz, radii_xyz)
+    def ellipsoid(center_xyz, radii_xyz):
+        return drawing.radius((x, y, z), center_xyz, radii_xyz)
 
     cerebrum = ellipsoid((0, 0, 4), BRAIN_RADII_MM)
     flat = 1 + 0.12 * np.clip(-z / 40, 0, 1)  # the base is flatter than the crown
@@ -93,12 +93,12 @@ def _draw_brain(rng: np.random.Generator, x, y, z) -> tuple[np.ndarray, np.ndarr
     cortex = (cerebrum > 0.87 + 0.03 * rough) | ((folds < 0.5) & (cerebrum > 0.7 + 0.04 * rough))
     fissure = (np.abs(x) < 1.6) & (z > -5) & ((np.abs(y) > 38) | (z > 26))
     beside_fissure = (np.abs(x) < 5.5) & (z > -5) & ((np.abs(y) > 36) | (z > 23))
-    drawing.paint(tissue, cortex | beside_fissure, GREY)
+    drawing.paint(tissue, cortex | beside_fissure, GRAY)
     for side in (-1, 1):
-        drawing.paint(tissue, ellipsoid((16 * side, -10, 4), (10, 15, 10)) < 1, GREY)  # thalamus
-        drawing.paint(tissue, ellipsoid((24 * side, 10, 3), (6, 15, 10)) < 1, GREY)  # putamen
+        drawing.paint(tissue, ellipsoid((16 * side, -10, 4), (10, 15, 10)) < 1, GRAY)  # thalamus
+        drawing.paint(tissue, ellipsoid((24 * side, 10, 3), (6, 15, 10)) < 1, GRAY)  # putamen
         sylvian = np.abs(z + 4 + 0.25 * (y - 10)) + 0.25 * np.abs(np.abs(x) - 50)
-        drawing.paint(tissue, (sylvian < 7) & (side * x > 38) & (np.abs(y - 8) < 24), GREY)
+        drawing.paint(tissue, (sylvian < 7) & (side * x > 38) & (np.abs(y - 8) < 24), GRAY)
         drawing.paint(tissue, (sylvian < 2.6) & (side * x > 41) & (np.abs(y - 8) < 21), FLUID)
     drawing.paint(tissue, sulcus | fissure | (cerebrum > 0.985), FLUID)
 
@@ -111,7 +111,7 @@ def _draw_brain(rng: np.random.Generator, x, y, z) -> tuple[np.ndarray, np.ndarr
     below = (np.minimum(cerebellum, stem) < 1) & (cerebrum > 0.97)
     leaves = np.abs(np.mod(z / 5 + 0.02 * y, 1) - 0.5) < 0.22
     drawing.paint(tissue, below, WHITE)
-    drawing.paint(tissue, below & (cerebellum > 0.55) & (stem > 1), GREY)
+    drawing.paint(tissue, below & (cerebellum > 0.55) & (stem > 1), GRAY)
     drawing.paint(tissue, below & (cerebellum > 0.75) & leaves & (stem > 1), WHITE)
     drawing.paint(tissue, ellipsoid((0, -38, -40), (5, 6, 7)) < 1, FLUID)  # fourth ventricle
     return tissue, brain
@@ -125,12 +125,12 @@ def _draw_tumor(rng: np.random.Generator, tissue: np.ndarray, brain: np.ndarray,
     seats = np.argwhere((tissue == WHITE) & (depth_mm > 0.5 * radius_mm))
     if not len(seats):
         seats = np.argwhere(depth_mm >= 0.9 * depth_mm.max())
-    centre = seats[rng.integers(len(seats))]
+    center = seats[rng.integers(len(seats))]
     radii = radius_mm * rng.uniform(0.8, 1.2, 3) / np.asarray(spacing_zyx)
-    box, level = drawing.blob(rng, tissue.shape, centre, radii, roughness=0.2)
+    box, level = drawing.blob(rng, tissue.shape, center, radii, roughness=0.2)
     tissue_there, labels = tissue[box], np.zeros(tissue.shape, np.uint8)
     inside = drawing.largest_piece(brain[box] & (level < 1))
-    # edema follows the white matter: it stops at fluid and enters grey matter only close to the core
+    # edema follows the white matter: it stops at fluid and enters gray matter only close to the core
     edema = inside & (tissue_there != FLUID) & ((tissue_there == WHITE) | (level < 0.85))
     edema = drawing.largest_piece(edema)
     core_level = level * (1 + 0.1 * drawing.smooth_field(rng, level.shape, (4, 4, 4)))

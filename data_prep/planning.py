@@ -1,5 +1,6 @@
 """What a recipe leaves open, worked out from the data set: channels, patch, batch, HU window, patches a case."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from ml_collections import ConfigDict
 from data_prep import layouts
 from data_prep.cases import find_cases, read_case
 from data_prep.description import read_description
-from raunet_jax.grid import Grid, VolumeError
-from raunet_jax.intensity import kind_of
-from raunet_jax.progress import progress, say
+from raunet_jax.imaging.grid import Grid, VolumeError
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.progress import progress
+
+log = logging.getLogger("raunet_jax")
 
 UNIT = 32  # every side of a patch is a multiple of it
 PATCH_VOXELS = 128 * 128 * 32  # at most: the paper's stage 3
@@ -45,7 +48,7 @@ def plan(config: ConfigDict) -> ConfigDict:
         if kind_of(config.data.modalities) == "ct" and not any(config.window_hu):
             config.window_hu = _window(cases, config)
     scan, mm, patch = ("x".join(f"{side:.4g}" for side in sides) for sides in (shape, spacing, config.patch_size))
-    say(
+    log.info(
         f"{config.name}: {len(cases)} cases, {', '.join(config.data.modalities)}, median {scan} voxels of {mm} mm; "
         f"patch {patch}, batch {config.batch_size}, {config.data.patches_per_case:g} patches a case"
     )
@@ -94,7 +97,7 @@ def _median_grid(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
             spacings.append(nib.affines.voxel_sizes(grid.canonical_affine))
             shapes.append(grid.canonical_shape[::-1])
         except Exception as error:  # noqa: BLE001, nibabel raises what a damaged header happens to trip over
-            say(f"{path}: not looked at ({error}); --mode=verify says more")
+            log.warning(f"{path}: not looked at ({error}); --mode=verify says more")
     if not shapes:
         raise VolumeError(f"{paths[0].parent}: not one scan can be read; --mode=verify says why")
     return np.median(shapes, axis=0), np.median(spacings, axis=0)
@@ -109,11 +112,11 @@ def _window(cases: Sequence[layouts.Case], config: ConfigDict) -> tuple[float, f
                 volume, mask = read_case(case, config)
                 values.append(volume.voxels[mask > 0].ravel())
             except (VolumeError, OSError) as error:
-                say(f"{case.name}: not looked at ({error})")
+                log.warning(f"{case.name}: not looked at ({error})")
             bar.advance(1, case.name)
     inside = np.concatenate(values) if values else np.zeros(0)
     if not inside.size:
-        raise ValueError(f"no voxel is labelled in {len(looked_at)} cases; set config.window_hu, and see --mode=verify")
+        raise ValueError(f"no voxel is labeled in {len(looked_at)} cases; set config.window_hu, and see --mode=verify")
     low, high = np.percentile(inside, WINDOW_PERCENTILES)
     low, high = 10 * np.floor(low / 10), 10 * np.ceil(high / 10)
     return float(low), float(max(high, low + 10))

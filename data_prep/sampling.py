@@ -32,14 +32,14 @@ def case_patches(index: int, mean: Fraction | None) -> int | None:
     return None if mean is None else math.floor((index + 1) * mean) - math.floor(index * mean)
 
 
-def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -> np.ndarray:
+def patch_origins(stage, voxels, labels, patch_shape, count, foreground_fraction, rng) -> np.ndarray:
     """Draw where the patches of one case begin.
 
     coarse: every slice with liver and a random third of those without; `count` is the most that are kept of them.
-    voi: runs of successive slices, no start twice before every start was drawn once. The others: `tumor_share` of
-    the patches around a random tumor voxel, off-centre by up to a quarter patch, the others centred on a random voxel
-    of healthy liver, or where any channel is above its lowest value; clipped into the view, which keeps that voxel
-    inside the patch.
+    voi: runs of successive slices, start slices drawn without replacement, reshuffled when exhausted. The others:
+    `foreground_fraction` of the patches around a random foreground voxel, off-center by up to a quarter patch, the
+    others centered on a random voxel of healthy liver, or where any channel is above its lowest value; clipped into
+    the view, which keeps that voxel inside the patch.
 
     Args:
       stage: coarse | voi | tumor | brain | custom.
@@ -47,7 +47,7 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
       labels: (z, y, x) uint8 likewise: 1 liver and 2 tumor, or for brain and custom 1 what is to be found.
       patch_shape: (z, y, x), nowhere larger than the view.
       count: patches to draw; None for coarse keeps all that its rule keeps.
-      tumor_share: 0 to 1; not read by stages coarse and voi.
+      foreground_fraction: 0 to 1; not read by stages coarse and voi.
       rng: numpy Generator.
 
     Returns:
@@ -66,8 +66,8 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
         return _along_z(_slices(labels, count, rng))
     if stage == "voi":
         return _along_z(_runs(room[0] + 1, count, rng))
-    if not 0 <= tumor_share <= 1:
-        raise ValueError(f"config.data.tumor_share is {tumor_share}; a share lies between 0 and 1")
+    if not 0 <= foreground_fraction <= 1:
+        raise ValueError(f"config.data.foreground_fraction is {foreground_fraction}; a share lies between 0 and 1")
     if stage == "tumor":
         tumor, healthy = labels == 2, labels == 1
         if not tumor.any():
@@ -75,15 +75,15 @@ def patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, rng) -
     else:
         tumor = labels > 0
         healthy = (voxels > voxels.min((0, 1, 2))).any(-1) & ~tumor
-    around_tumor = math.floor(count * tumor_share + 0.5) if tumor.any() else 0
+    around_tumor = math.floor(count * foreground_fraction + 0.5) if tumor.any() else 0
     jitter = np.asarray(patch_shape) // 4
-    centres = np.concatenate(
+    centers = np.concatenate(
         [
             _draw(tumor, around_tumor, rng) + rng.integers(-jitter, jitter + 1, (around_tumor, 3)),
             _draw(healthy if healthy.any() else np.ones_like(tumor), count - around_tumor, rng),
         ]
     )
-    return np.clip(centres - np.asarray(patch_shape) // 2, 0, room).astype(np.int32)
+    return np.clip(centers - np.asarray(patch_shape) // 2, 0, room).astype(np.int32)
 
 
 def _slices(labels, most, rng) -> np.ndarray:

@@ -18,9 +18,10 @@ from data_prep.cases import find_cases, scan_cases
 from data_prep.description import read_description
 from data_prep.faults import REPAIRED, UNUSABLE, WARNING, Finding, check_case
 from data_prep.fingerprints import SMALL, files_of, fingerprints
-from data_prep.layouts import Case, natural
+from data_prep.layouts import Case
 from data_prep.planning import plan
 from data_prep.workers import workers
+from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.recipe import stages_of
 

@@ -1,6 +1,7 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then everywhere else."""
+"""Progress and messages on standard error: a bar on a terminal, a plain line now and then everywhere else."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+log = logging.getLogger("raunet_jax")
 PLAIN_LINE_SECONDS = 15.0
 
 
@@ -25,7 +27,9 @@ class _Plain:
         self._last = now
         seconds_each = (now - self._begin) / max(1, self._done - self._first)
         left = seconds_each * (self._total - self._done)
-        say(f"{self._description}: {self._done}/{self._total}  {note}  {now - self._begin:.0f} s, {left:.0f} s left")
+        log.info(
+            f"{self._description}: {self._done}/{self._total}  {note}  {now - self._begin:.0f} s, {left:.0f} s left"
+        )
 
 
 class _Bar:
@@ -55,5 +59,16 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[_Plain | _
         yield _Bar(bar, bar.add_task(description, total=total, completed=done, note=""))
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+class _StandardError(logging.Handler):
+    """Writes to what standard error is at the time: a bar puts its own in place, above which the lines then go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def log_to_stderr() -> None:
+    """Show what the package says, on standard error. Programs call it; the package itself never does."""
+    if not any(isinstance(handler, _StandardError) for handler in log.handlers):
+        log.addHandler(_StandardError())
+    log.setLevel(logging.INFO)
+    log.propagate = False

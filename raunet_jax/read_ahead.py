@@ -14,7 +14,7 @@ LARGE_VOXELS = 100_000_000  # beside the work on a case of more none is read or 
 Saving = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-def in_turn(
+def pipeline(
     cases: Sequence[Any],
     read: Callable[[Any], Any],
     work: Callable[[Any, Any], Any],

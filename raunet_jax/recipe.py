@@ -2,15 +2,28 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from configs import common
+from raunet_jax.tasks import stage_names
 
 # What a trained network and its patches are made of: a run cannot go on with another value.
-FIXED_FIELDS = "stage seed data window_hu patch_size box_margin voi network augment batch_size precision".split()
+FIXED_FIELDS = (
+    "stage seed data window_hu patch_size box_margin liver_source network augment batch_size precision".split()
+)
 # Of these, what may differ: where things lie, how many processes prepare them, what is scored, and how it is computed.
 MOVABLE_FIELDS = "data.root data.prepared data.workers data.on_leak network.lowering network.remat".split()
+RENAMED_FIELDS = {"voi": "liver_source", "data.tumor_share": "data.foreground_fraction"}
+RENAMED_REWRITES = {
+    "turn": "matmul_transpose",
+    "pack": "pack_width",
+    "taps": "shift_and_matmul",
+    "neighbours": "im2col_kernel_grad",
+    "pairs": "pairwise_max_pool",
+    "tree": "tree_sum",
+}
 
 
 def to_json(config: ConfigDict) -> str:
@@ -18,27 +31,46 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """A recipe saved by `to_json`. Fields that there were none of then have the value that changes nothing."""
+    """A recipe saved by `to_json`, by this version or an earlier one.
 
-    def tuples(value):
-        if isinstance(value, list):
-            return tuple(tuples(part) for part in value)
-        return {key: tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
+    Fields that there were none of then have the value that changes nothing; those of another name then have today's.
+    """
+    saved = json.loads(text)
+    if "stages" not in saved:
+        return _complete(saved)
+    config = ConfigDict(_tuples(_renamed(saved)))
+    for name, stage in saved["stages"].items():
+        config.stages[name] = _complete(stage)
+    return config
 
-    saved, defaults = tuples(json.loads(text)), common.get_config().to_dict()
-    if "stages" in saved:
-        saved["stages"] = {name: _filled(stage, defaults) for name, stage in saved["stages"].items()}
-        return ConfigDict(saved)
-    return ConfigDict(_filled(saved, defaults))
+
+def _complete(saved: dict) -> ConfigDict:
+    """The recipe of one stage: what was saved, over the defaults of the fields that were not."""
+    config = common.get_config().unlock()
+    with config.ignore_type():
+        config.update(_tuples(_renamed(saved)))
+    return config
 
 
-def _filled(saved: dict, defaults: dict) -> dict:
-    """`saved`, and those of `defaults` that it lacks, at any depth."""
-    both = {
-        name: _filled(saved[name], default) if isinstance(default, dict) and name in saved else saved.get(name, default)
-        for name, default in defaults.items()
-    }
-    return saved | both
+def _tuples(value):
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, list):
+        return tuple(_tuples(part) for part in value)
+    return {key: _tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def _renamed(saved: dict) -> dict:
+    """With today's names in place of an earlier version's."""
+    saved = {name: dict(value) if isinstance(value, dict) else value for name, value in saved.items()}
+    for old, new in RENAMED_FIELDS.items():
+        *groups, leaf = old.split(".")
+        values = saved.get(groups[0], {}) if groups else saved
+        if leaf in values:
+            values[new.split(".")[-1]] = values.pop(leaf)
+    if "network" in saved and "lowering" in saved["network"]:
+        names = saved["network"]["lowering"].split(",")
+        saved["network"]["lowering"] = ",".join(RENAMED_REWRITES.get(name, name) for name in names)
+    return saved
 
 
 def load(path: pathlib.Path) -> ConfigDict:
@@ -47,28 +79,39 @@ def load(path: pathlib.Path) -> ConfigDict:
         raise FileNotFoundError(
             f"{path} is missing: this is not a run folder. Train one first, or name another --workdir"
         )
-    return from_json(path.read_text())
+    return from_json(path.read_text(encoding="utf-8"))
+
+
+def is_cascade(config: ConfigDict) -> bool:
+    """Whether the recipe is of several stages, each with a recipe of its own in `config.stages`."""
+    return "stages" in config
 
 
 def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     """A cascade's recipes by stage, in the order they run; a single recipe is a cascade of one."""
-    if "stages" not in config:
+    if not is_cascade(config):
         return {config.stage: config}
-    return {name: config.stages[name] for name in ("coarse", "voi", "tumor") if name in config.stages}
+    return {name: config.stages[name] for name in stage_names() if name in config.stages}
+
+
+def last_stage(config: ConfigDict) -> ConfigDict:
+    """The recipe of the stage that runs last, whose labels are a cascade's answer."""
+    return list(stages_of(config).values())[-1]
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
     """`field: value in one, value in other` for each fixed field in which two stage recipes differ."""
+    ours, theirs = (_fixed(config) for config in (one, other))
+    return [
+        f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
 
-    def flat(value, prefix):
-        if isinstance(value, (dict, ConfigDict)):
-            return {name: leaf for key in value.keys() for name, leaf in flat(value[key], f"{prefix}.{key}").items()}
-        return {prefix: value}
 
-    lines = []
-    for field in FIXED_FIELDS:
-        ours, theirs = flat(one[field], field), flat(other[field], field)
-        for name in sorted(ours.keys() | theirs.keys()):
-            if name not in MOVABLE_FIELDS and ours.get(name) != theirs.get(name):
-                lines.append(f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}")
-    return lines
+def _fixed(config: ConfigDict) -> Mapping:
+    """The values of the fields that may not change, by their dotted names."""
+    from flax.traverse_util import flatten_dict  # Flax imports JAX, which takes a second
+
+    values = flatten_dict({field: config.to_dict()[field] for field in FIXED_FIELDS}, sep=".")
+    return {name: value for name, value in values.items() if name not in MOVABLE_FIELDS}

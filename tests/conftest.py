@@ -1,5 +1,6 @@
-"""The suite and the processes that its tests start compute as run.py does, and keep compiled networks between runs."""
+"""The suite and the processes that its tests start compute and speak as run.py does, and keep compiled networks."""
 
-from raunet_jax import startup
+from raunet_jax import progress, startup
 
 startup.set_environment()
+progress.log_to_stderr()

@@ -1,6 +1,6 @@
 """3DIRCADb as its makers lay it out, drawn from arrays and written with pydicom alone so that it can judge our reader.
 
-All arrays are (z, y, x): x grows towards the patient's right, y towards the front, z towards the head.
+All arrays are (z, y, x): x grows toward the patient's right, y toward the front, z toward the head.
 """
 
 import pathlib
@@ -54,7 +54,7 @@ def _write_series(folder, voxels, numbers, feet_first, change_position) -> None:
     series = generate_uid()
     dz, dy, dx = SPACING_MM
     for z, number in enumerate(numbers):
-        # DICOM counts x towards the left and y towards the back: rows always run to the back here, columns to the
+        # DICOM counts x toward the left and y toward the back: rows always run to the back here, columns to the
         # left (head first, seen from the feet) or to the right (feet first)
         pixels = voxels[z, ::-1, :] if feet_first else voxels[z, ::-1, ::-1]
         width = (voxels.shape[2] - 1) * dx

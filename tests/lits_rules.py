@@ -56,19 +56,19 @@ def lesions(prediction, reference, minimum_overlap):
     for group in owners.values():
         merged[np.isin(referenced, group)] = group[0]
         members[group[0]] = group
-    relabelled, partners = np.zeros_like(predicted), {}
+    relabeled, partners = np.zeros_like(predicted), {}
     for ours in numbers:
         shared = np.bincount(merged[(predicted == ours) & (merged > 0)])
         if shared.size:
-            relabelled[predicted == ours] = shared.argmax()
+            relabeled[predicted == ours] = shared.argmax()
             partners.setdefault(int(shared.argmax()), []).append(ours)
     groups, total = {}, len(partners)
     for theirs, group in sorted(partners.items(), key=lambda item: item[1][0]):
         intersection = (np.isin(predicted, group) & (merged == theirs)).sum()
-        union = ((relabelled == group[0]) | (merged == theirs)).sum()
+        union = ((relabeled == group[0]) | (merged == theirs)).sum()
         found = bool(intersection / union > minimum_overlap)
         if not found:
-            relabelled[relabelled == theirs] = 0
+            relabeled[relabeled == theirs] = 0
             total -= len(members[theirs])
         masks = (image.transpose(2, 1, 0) for image in (np.isin(predicted, group), merged == theirs))
         groups[tuple(members[theirs])] = (tuple(group), *masks, found)

@@ -7,10 +7,10 @@ import pytest
 
 import exact_models
 from exact_models import model, rule
-from raunet_jax import attribution
-from raunet_jax.cascade import Segmentation, segment
-from raunet_jax.geometry import Box
-from raunet_jax.volume import read_nifti
+from raunet_jax.imaging.geometry import Box
+from raunet_jax.imaging.volume import read_nifti
+from raunet_jax.inference import attribution
+from raunet_jax.inference.cascade import Segmentation, segment
 
 
 def found(labels, box):
@@ -92,7 +92,7 @@ def test_a_liver_mask_that_leaves_tumors_out_is_blamed_and_stage_3_alone_would_h
 
 
 def test_a_box_in_the_wrong_place_is_blamed(scan):
-    """Localisation takes the spleen for the liver."""
+    """Localization takes the spleen for the liver."""
     volume, labels = scan
     result = segment(volume, exact_models.models())
     result.box = Box((4, 44, 44), (8, 60, 60))
@@ -109,19 +109,19 @@ def test_a_lesion_lost_bit_by_bit_is_counted_for_the_stage_that_lost_most_of_it(
     labels[:, :, 4:] = 1
     ends = attribution.tumor_ends(reference, found(labels, Box((0, 0, 3), (3, 5, 12))))
     assert [int((ends == end).sum()) for end in range(4)] == [3, 1, 6, 0]
-    assert attribution._lesion_ends(reference, ends) == dict(zip(attribution.ENDS, (0, 0, 1, 0), strict=True))
+    assert attribution._lesion_ends(reference, ends) == dict(zip(attribution.OUTCOMES, (0, 0, 1, 0), strict=True))
 
 
 def test_sums_over_cases():
     record = {
-        "tumor_voxels": dict(zip(attribution.ENDS, (1, 2, 3, 4), strict=True)),
-        "lesions": dict(zip(attribution.ENDS, (0, 1, 0, 1), strict=True)),
+        "tumor_voxels": dict(zip(attribution.OUTCOMES, (1, 2, 3, 4), strict=True)),
+        "lesions": dict(zip(attribution.OUTCOMES, (0, 1, 0, 1), strict=True)),
         "liver_voxels_outside_box": 5,
         "given_reference": {"liver_dice": 0.5, "tumor_dice": None},
     }
     other = record | {"given_reference": {"liver_dice": 1.0, "tumor_dice": 0.25}}
-    summary = attribution.summarise([{"attribution": record}, {"attribution": other}, {"case": "without"}])
+    summary = attribution.summarize([{"attribution": record}, {"attribution": other}, {"case": "without"}])
     assert list(summary["tumor_voxels"].values()) == [2, 4, 6, 8] and summary["lesions"]["found"] == 2
     assert summary["liver_voxels_outside_box"] == 10
     assert summary["given_reference"] == {"liver_dice": 0.75, "tumor_dice": 0.25}
-    assert attribution.summarise([{"case": "without"}]) is None
+    assert attribution.summarize([{"case": "without"}]) is None

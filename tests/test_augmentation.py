@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from configs import brats, common, demo, liver, liver_tumor
 from raunet_jax import recipe
-from raunet_jax.augmentation import OFF, Augmentation, augment, from_recipe, sample_keys
+from raunet_jax.training.augmentation import OFF, Augmentation, augment, from_recipe, sample_keys
 
 ALL = Augmentation(("x", "y", "z"), True, 15.0, 0.15, 0.1, seed=3)
 AXES = {"x": 3, "y": 2, "z": 1}  # of a batch (b, z, y, x, channel)
@@ -85,7 +85,7 @@ def test_planes_are_turned_and_zoomed_about_their_middle_by_up_to_what_the_recip
         angles.append(np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0])))
         zooms.append(1 / np.sqrt(np.linalg.det(matrix)))
         y, x = np.rint(source).astype(int).T
-        certain = (np.abs(source % 1 - 0.5) > 1e-3).all(axis=1)  # else either neighbour is the nearest
+        certain = (np.abs(source % 1 - 0.5) > 1e-3).all(axis=1)  # else either neighbor is the nearest
         np.testing.assert_array_equal(after[:, *inner].reshape(2, -1)[:, certain], before[:, y, x, 0][:, certain])
     for found, expected in ((np.array(angles), rotation), (np.array(zooms) - 1, scale)):
         assert np.abs(found).max() <= expected + 1e-3

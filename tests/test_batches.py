@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 import tiny_lits
 from data_prep import patch_dataset
-from raunet_jax import batches
+from raunet_jax.training import batches
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def stored(folder, split):
     return collections.Counter((record["case"].decode(), record["image"].tobytes()) for record in source)
 
 
-def test_a_batch_holds_what_the_network_and_normalise_need(built):
+def test_a_batch_holds_what_the_network_and_normalize_need(built):
     config, folder = built
     batch = next(batches.train_batches(config, folder, 0))
     assert batch["image"].shape == (4, 8, 16, 16, 1) and batch["image"].dtype == np.int16

@@ -6,11 +6,12 @@ import pytest
 
 import exact_models
 from exact_models import BODY, LIVER, NOTHING, TUMOR, model, models, rule
-from raunet_jax import cascade, recipe
-from raunet_jax.cascade import ModelMissing, load_cascade, load_stage, segment
+from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.geometry import Box, whole
-from raunet_jax.volume import Grid, Volume, read_nifti, write_mask
+from raunet_jax.imaging.geometry import Box, whole
+from raunet_jax.imaging.volume import Grid, Volume, read_nifti, write_mask
+from raunet_jax.inference import cascade
+from raunet_jax.inference.cascade import ModelMissing, load_cascade, load_stage, segment
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +114,7 @@ def test_the_padding_of_a_thin_box_is_as_dark_as_the_scans_darkest_voxel(monkeyp
     assert windows.shape[1:] == (32, 32, 32, 1)
     np.testing.assert_array_equal(windows[0, :20, ..., 0], hu[exact_models.VOI.slices])
     assert (windows[:, 20:] == -1000).all()
-    assert seen[0][1:] == (-100, 180)  # the range that training normalises by: of the volume, within the HU window
+    assert seen[0][1:] == (-100, 180)  # the range that training normalizes by: of the volume, within the HU window
 
 
 def test_each_stage_is_given_the_intensities_it_was_trained_on(monkeypatch):
@@ -412,7 +413,7 @@ def test_a_second_piece_of_like_size_is_flagged(tmp_path):
 
 
 def test_a_liver_that_reaches_the_edge_of_its_box_is_flagged_unless_the_scan_ends_there(tmp_path):
-    """Localisation that finds half of the liver, and a margin too small to make up for it."""
+    """Localization that finds half of the liver, and a margin too small to make up for it."""
     hu, _ = exact_models.abdomen()
     hu[6:14, 20:26, 16:28] = 95  # this half is bright enough for stage 2 alone
     volume = read_nifti(exact_models.write(tmp_path / "ct.nii.gz", hu))

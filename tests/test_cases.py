@@ -7,7 +7,7 @@ from configs import brats, liver_coarse, liver_tumor, liver_voi
 from data_prep import cases as case_reading
 from data_prep.cases import DataNotFound, find_cases, split_cases
 from data_prep.layouts import Case
-from raunet_jax.volume import VolumeError, write_nifti
+from raunet_jax.imaging.volume import VolumeError, write_nifti
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 AFFINE = np.diag([1.5, 1.5, 3.0, 1.0])

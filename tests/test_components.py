@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from raunet_jax.components import component_sizes, largest_component
+from raunet_jax.imaging.components import component_sizes, largest_component
 
 STRUCTURES = {6: 1, 18: 2, 26: 3}
 
 
 @pytest.mark.parametrize("connectivity", [6, 18, 26])
 @pytest.mark.parametrize("seed", range(4))
-def test_agrees_with_scipy_labelling(seed, connectivity):
+def test_agrees_with_scipy_labeling(seed, connectivity):
     mask = np.random.default_rng(seed).random((9, 10, 11)) < 0.2
     labels, _ = ndimage.label(mask, ndimage.generate_binary_structure(3, STRUCTURES[connectivity]))
     sizes = np.bincount(labels.ravel())[1:]

@@ -7,9 +7,9 @@ import pytest
 
 from configs import brats, common, liver, liver_coarse, liver_tumor, liver_voi
 from raunet_jax import recipe
-from raunet_jax.augmentation import OFF, from_recipe
+from raunet_jax.inference.windows import check_window
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.windows import check_window
+from raunet_jax.training.augmentation import OFF, from_recipe
 
 NAMES = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py"))
 RECIPES = [name for name in NAMES if name not in ("__init__", "common")]

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from raunet_jax.networks import convolution
-from raunet_jax.networks.convolution import Joined, convolve, join, upsample
+from raunet_jax.networks.convolution import DeferredConcat, convolve, join, upsample
 from raunet_jax.networks.lowering import BY_PLATFORM, NEEDS
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 6, 1), (2, 4, 3, 8, 3), (1, 2, 1, 1, 1), (1, 3, 2, 4, 2)]
 HALVES = [(2, 3, 2, 3), (2, 2, 3, 1, 3), (1, 1, 1, 2, 1)]
-CPU_FORMS = ("slices", "winograd", "neighbours", "turn", "pack", "taps")
+CPU_FORMS = ("slices", "winograd", "im2col_kernel_grad", "matmul_transpose", "pack_width", "shift_and_matmul")
 FORMS = [
     (),
     *((name, NEEDS[name]) if name in NEEDS else (name,) for name in CPU_FORMS),
-    ("neighbours", "pack"),
+    ("im2col_kernel_grad", "pack_width"),
     *sorted(set(BY_PLATFORM.values())),
 ]
 
@@ -45,7 +45,7 @@ def by_loops(x, kernel):
     return out
 
 
-def natively(x, kernel):
+def xla_conv(x, kernel):
     space = "zyx"[-(x.ndim - 2) :]
     layout = (f"N{space}C", f"{space}IO", f"N{space}C")
     return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), "SAME", dimension_numbers=layout)
@@ -77,7 +77,7 @@ def test_a_convolution_is_the_sum_over_taps_and_has_its_gradients(rewrites, shap
     out = jax.jit(lambda x, kernel: convolve(x, kernel, rewrites))(x, kernel)
     np.testing.assert_allclose(out, by_loops(x, kernel), atol=1e-4)
     assert_same_gradients(
-        lambda x, kernel: convolve(x, kernel, rewrites), natively, (x, kernel), (*shape[:-1], features)
+        lambda x, kernel: convolve(x, kernel, rewrites), xla_conv, (x, kernel), (*shape[:-1], features)
     )
 
 
@@ -92,12 +92,12 @@ def test_a_convolution_of_two_unjoined_halves_is_that_of_the_joined_array(rewrit
         random(2, (window,) * (len(half) - 2) + (half[-1] + 2, 4)),
     )
     joined = join(low, skip, rewrites)
-    assert isinstance(joined, Joined)
+    assert isinstance(joined, DeferredConcat)
     expected = by_loops(jnp.concatenate([repeated(low), skip], -1), kernel)
     np.testing.assert_allclose(convolve(joined, kernel, rewrites), expected, atol=1e-4)
     assert_same_gradients(
-        lambda low, skip, kernel: convolve(Joined(low, skip), kernel, rewrites),
-        lambda low, skip, kernel: natively(jnp.concatenate([repeated(low), skip], -1), kernel),
+        lambda low, skip, kernel: convolve(DeferredConcat(low, skip), kernel, rewrites),
+        lambda low, skip, kernel: xla_conv(jnp.concatenate([repeated(low), skip], -1), kernel),
         (low, skip, kernel),
         (*size, 4),
     )
@@ -121,7 +121,7 @@ def test_a_subpixel_form_multiplies_a_quarter_or_less_of_what_the_plain_form_doe
             if equation.primitive.name == "conv_general_dilated"
         )
 
-    assert convolve(Joined(low, skip), kernel, BY_PLATFORM["cpu"]).shape == (1, 16, 16, 16, 4)
+    assert convolve(DeferredConcat(low, skip), kernel, BY_PLATFORM["cpu"]).shape == (1, 16, 16, 16, 4)
     plain = work(())
     assert plain == 16**3 * 4 * 27 * 4
     borders = (9 / 8) ** 3  # the small array is computed one voxel beyond its end

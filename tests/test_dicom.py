@@ -8,8 +8,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from raunet_jax.dicom import read_pixels, series_slices
-from raunet_jax.volume import VolumeError, is_dicom_folder, read_dicom_series, read_mask, write_mask
+from raunet_jax.imaging.dicom import read_pixels, series_slices
+from raunet_jax.imaging.volume import VolumeError, is_dicom_folder, read_dicom_series, read_mask, write_mask
 
 ROWS, COLUMNS, SLICES = 5, 7, 6
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -136,7 +136,7 @@ def test_a_tilted_gantry_shears_the_grid_and_its_mask(folder):
 
 
 @pytest.mark.parametrize("missing,count", [([3], 1), ([2, 3], 2), ([1, 4], 1)])
-def test_missing_slices_are_named_by_their_neighbours(folder, missing, count):
+def test_missing_slices_are_named_by_their_neighbors(folder, missing, count):
     for index in set(range(SLICES)) - set(missing):
         write_slice(folder / f"slice{index}", index)
     before, after = missing[0] - 1, missing[0] + count

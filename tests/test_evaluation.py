@@ -15,7 +15,8 @@ from configs import liver
 from data_prep import patch_dataset
 from data_prep.cases import find_cases, split_cases
 from exact_models import model, rule
-from raunet_jax import evaluation, scores
+from raunet_jax import scores
+from raunet_jax.commands import evaluate as evaluation
 from raunet_jax.files import write_json, write_text
 from raunet_jax.recipe import stages_of, to_json
 from raunet_jax.report.page import write_report
@@ -63,7 +64,7 @@ def train(config, workdir):
     """Leave what evaluation reads of a run trained on the recipe's own split; returns the last stage's."""
     for name, stage in stages_of(config).items():
         run = workdir / name if "stages" in config else workdir
-        split = patch_dataset.deal(stage)
+        split = patch_dataset.assign_splits(stage)
         write_json(run / "split.json", split)
         write_text(run / "config.json", to_json(stage))
     return split
@@ -406,7 +407,7 @@ def test_stages_dealt_out_differently_are_refused(root, tmp_path, monkeypatch):
     train(config, tmp_path)
     other = config.stages.voi.copy_and_resolve_references()
     other.seed = 5
-    write_json(tmp_path / "voi" / "split.json", patch_dataset.deal(other))
+    write_json(tmp_path / "voi" / "split.json", patch_dataset.assign_splits(other))
     with pytest.raises(ValueError, match="stage voi was trained on volume-.*all stages must share config.seed"):
         evaluation.evaluate(config, tmp_path)
 

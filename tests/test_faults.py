@@ -106,7 +106,7 @@ def test_an_identity_affine(ct, signs):
     ct.only(case.name, "spacing", "warning", value, "restore the true spacing.*mm and mL are wrong")
 
 
-def test_one_millimetre_voxels_in_their_place_are_fine(ct):
+def test_one_millimeter_voxels_in_their_place_are_fine(ct):
     affine = np.eye(4)
     affine[:3, 3] = -120, -80, 30
     ct.write(affine=affine)
@@ -152,17 +152,17 @@ def test_a_scan_smaller_than_a_patch(ct, stage, sides):
 def test_a_mask_without_a_liver(ct, stage):
     ct.config.stage = stage
     case = ct.write(mask=np.zeros(SHAPE, np.uint8))
-    ct.only(case.name, "mask", "unusable", path(case.mask) + "no voxel is labelled", "label the liver")
+    ct.only(case.name, "mask", "unusable", path(case.mask) + "no voxel is labeled", "label the liver")
 
 
 def test_a_head_without_what_is_to_be_found_is_a_warning(mr):
     case = mr.write(mask=np.zeros(SHAPE, np.uint8))
-    mr.only(case.name, "mask", "warning", path(case.mask) + "no voxel is labelled$", "nothing if there is none of it")
+    mr.only(case.name, "mask", "warning", path(case.mask) + "no voxel is labeled$", "nothing if there is none of it")
 
 
 def test_a_mask_without_the_labels_of_the_recipe(tmp_path):
     data = Folder("custom", tmp_path)
     data.config.data.foreground = (3,)
     case = data.write()
-    value = path(case.mask) + r"no voxel is labelled with one of config.data.foreground=\(3,\)"
+    value = path(case.mask) + r"no voxel is labeled with one of config.data.foreground=\(3,\)"
     data.only(case.name, "mask", "warning", value, "label the case")

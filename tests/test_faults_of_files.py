@@ -74,9 +74,9 @@ def test_a_mask_of_another_shape(data):
     data.only(case.name, "mask", "unusable", path(case.mask) + shapes, "^pair or resample them again")
 
 
-def moved(millimetres):
+def moved(millimeters):
     affine = AFFINE.copy()
-    affine[0, 3] += millimetres
+    affine[0, 3] += millimeters
     return affine
 
 

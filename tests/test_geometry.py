@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
+from raunet_jax.imaging.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
 
 
 def test_bounding_box_is_tight():
@@ -26,7 +26,7 @@ def test_a_box_grows_up_to_the_volumes_edge():
 
 
 @pytest.mark.parametrize("size", [(5, 9), (12, 3), (1, 1), (7, 22), (6, 11), (24, 6)])
-def test_resizing_samples_linearly_at_half_pixel_centres(size):
+def test_resizing_samples_linearly_at_half_pixel_centers(size):
     image = np.random.default_rng(0).normal(size=(2, 6, 11)).astype(np.float32)
     rows = (np.arange(size[0]) + 0.5) * 6 / size[0] - 0.5
     columns = (np.arange(size[1]) + 0.5) * 11 / size[1] - 0.5
@@ -52,7 +52,7 @@ def test_the_same_size_and_a_constant_stay_exact():
 def test_resizing_in_chunks_is_resizing_at_once(monkeypatch):
     image = np.random.default_rng(2).normal(size=(7, 8, 8)).astype(np.float32)
     at_once = resize_in_plane(image, (5, 12))
-    monkeypatch.setattr("raunet_jax.geometry._CHUNK_BYTES", 2 * 4 * 64)
+    monkeypatch.setattr("raunet_jax.imaging.geometry._CHUNK_BYTES", 2 * 4 * 64)
     np.testing.assert_array_equal(resize_in_plane(image, (5, 12)), at_once)
 
 
@@ -107,8 +107,8 @@ def test_a_mask_survives_the_way_there_and_back():
     back = view.back(view.mask(disc).astype(np.float32), disc.shape) >= 0.5
     overlap = 2 * (back & (disc > 0)).sum() / (back.sum() + disc.sum())
     assert overlap > 0.98
-    centre = [np.mean(np.nonzero(one)[1:], axis=1) for one in (back, disc)]
-    np.testing.assert_allclose(*centre, atol=0.1)
+    center = [np.mean(np.nonzero(one)[1:], axis=1) for one in (back, disc)]
+    np.testing.assert_allclose(*center, atol=0.1)
 
 
 def test_back_refuses_another_views_probabilities():

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from configs import liver, liver_coarse
-from raunet_jax import inspection, inspection_tables, recipe
+from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.commands import inspect, inspection_tables
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.step import TrainState, adam, plateau
+from raunet_jax.training.step import TrainState, adam, plateau
 
 
 def drawn_parameters(seed=0):
@@ -58,7 +59,7 @@ def stage_run(folder, params=None, learning_rate=None, **checkpoint):
 def cascade_facts():
     """What the cascade's recipe prints as JSON; traced once for all tests, since it takes seconds."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert inspection.main(liver.get_config(), as_json=True) == 0
+        assert inspect.main(liver.get_config(), as_json=True) == 0
     return json.loads(printed.getvalue())
 
 
@@ -107,7 +108,7 @@ def test_convolutions_and_products_are_counted_as_by_hand():
     shapes = [jnp.zeros(shape) for shape in ((2, 8, 8, 3), (3, 3, 3, 5), (5, 7))]
     convolution = 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
     product = 2 * (2 * 8 * 8 * 7) * 5
-    assert inspection.count_flop(jax.make_jaxpr(traced)(*shapes).jaxpr) == convolution + product
+    assert inspect.count_flop(jax.make_jaxpr(traced)(*shapes).jaxpr) == convolution + product
 
 
 def test_work_of_a_forward_pass_is_near_xlas_own_count(coarse_facts):
@@ -130,7 +131,7 @@ def test_impossible_patch_is_refused_with_the_remedy():
     config = liver_coarse.get_config()
     config.patch_size = (250, 256, 1)
     with pytest.raises(ValueError, match="250.*nearest valid size is 224 or 256"):
-        inspection.main(config)
+        inspect.main(config)
 
 
 def test_hash_covers_path_dtype_shape_and_bytes_in_the_order_of_paths():
@@ -138,17 +139,17 @@ def test_hash_covers_path_dtype_shape_and_bytes_in_the_order_of_paths():
     expected = hashlib.sha256()
     expected.update(b"a/bias float32 (3,)\n" + b"\x00\x00\x80\x3f" * 3)
     expected.update(b"a/kernel float32 (2, 3)\n" + kernel.tobytes())
-    assert inspection.parameters_sha256({"a": {"kernel": kernel, "bias": bias}}) == expected.hexdigest()
+    assert inspect.parameters_sha256({"a": {"kernel": kernel, "bias": bias}}) == expected.hexdigest()
     as_fortran = {"a": {"bias": bias, "kernel": np.asfortranarray(kernel)}}
-    assert inspection.parameters_sha256(as_fortran) == expected.hexdigest()
+    assert inspect.parameters_sha256(as_fortran) == expected.hexdigest()
     for other in (kernel.T, kernel.reshape(3, 2), kernel.astype(np.float64), -kernel):
-        assert inspection.parameters_sha256({"a": {"kernel": other, "bias": bias}}) != expected.hexdigest()
+        assert inspect.parameters_sha256({"a": {"kernel": other, "bias": bias}}) != expected.hexdigest()
 
 
 def test_run_shows_steps_scores_norms_and_hash(tmp_path):
     run = stage_run(tmp_path / "run")
     (run / "scores.json").write_text('{"rule": "lits2017", "liver": {"dice_per_case": 0.9}, "cases": [{"case": "a"}]}')
-    facts = inspection.inspect_run(run)
+    facts = inspect.inspect_run(run)
     fold = facts["folds"]["fold_0"]
     assert (fold["step"], fold["best_step"], fold["total_parameters"]) == (4, 4, 42)
     assert [(row["step"], row["validation_dice"]) for row in fold["metrics"]] == [(2, 0.2), (4, 0.7)]
@@ -156,7 +157,7 @@ def test_run_shows_steps_scores_norms_and_hash(tmp_path):
     kernel = drawn_parameters()["Conv1"]["kernel"].astype(np.float64)
     assert fold["parameter_norm"] == pytest.approx(math.sqrt(25 + (kernel**2).sum()))
     assert fold["non_finite"] == {} and fold["error"] is None and fold["recipe_differences"] == []
-    assert facts["parameters_sha256"] == {"fold_0": inspection.parameters_sha256(drawn_parameters())}
+    assert facts["parameters_sha256"] == {"fold_0": inspect.parameters_sha256(drawn_parameters())}
     assert facts["scores"] == {"rule": "lits2017", "liver": {"dice_per_case": 0.9}}
     assert facts["recipe"]["patch_size"] == [256, 256, 1]
 
@@ -164,9 +165,9 @@ def test_run_shows_steps_scores_norms_and_hash(tmp_path):
 def test_newest_checkpoint_is_the_one_hashed_though_another_was_better(tmp_path):
     run = stage_run(tmp_path / "run", dice=0.9)
     save_checkpoint(run / "fold_0", liver_coarse.get_config(), drawn_parameters(seed=1), step=6, dice=0.1)
-    fold = inspection.inspect_run(run)["folds"]["fold_0"]
+    fold = inspect.inspect_run(run)["folds"]["fold_0"]
     assert (fold["step"], fold["best_step"]) == (6, 4)
-    assert fold["parameters_sha256"] == inspection.parameters_sha256(drawn_parameters(seed=1))
+    assert fold["parameters_sha256"] == inspect.parameters_sha256(drawn_parameters(seed=1))
 
 
 def test_cascade_run_goes_by_stage_and_fold_in_number_order(tmp_path):
@@ -175,7 +176,7 @@ def test_cascade_run_goes_by_stage_and_fold_in_number_order(tmp_path):
     for fold in ("coarse/fold_0", "voi/fold_10", "voi/fold_2"):
         write_fold(tmp_path / fold)
     save_checkpoint(tmp_path / "coarse/fold_0", config.stages.coarse, drawn_parameters())
-    facts = inspection.inspect_run(tmp_path)
+    facts = inspect.inspect_run(tmp_path)
     assert list(facts["folds"]) == ["coarse/fold_0", "voi/fold_2", "voi/fold_10"]
     assert facts["folds"]["coarse/fold_0"]["step"] == 4 and facts["folds"]["voi/fold_2"]["step"] is None
     assert facts["parameters_sha256"]["voi/fold_10"] is None
@@ -189,7 +190,7 @@ def test_inspection_leaves_the_run_folder_as_it_was(tmp_path):
         return {os.path.join(folder, name) for folder, *inside in os.walk(run) for names in inside for name in names}
 
     before = listing()
-    assert inspection.main(None, run) == 0
+    assert inspect.main(None, run) == 0
     assert listing() == before
 
 
@@ -197,10 +198,10 @@ def test_value_that_is_not_finite_is_named_and_makes_the_status_one(tmp_path, ca
     params = drawn_parameters()
     params["Conv1"]["kernel"][0, 0, 0, :2] = np.nan, np.inf
     run = stage_run(tmp_path / "run", params)
-    assert inspection.inspect_run(run)["folds"]["fold_0"]["non_finite"] == {"params/Conv1/kernel": 2}
-    assert inspection.main(None, run) == 1
+    assert inspect.inspect_run(run)["folds"]["fold_0"]["non_finite"] == {"params/Conv1/kernel": 2}
+    assert inspect.main(None, run) == 1
     assert "fold_0: NOT FINITE: 2 values of params/Conv1/kernel" in capsys.readouterr().out
-    assert inspection.main(None, run, as_json=True) == 1
+    assert inspect.main(None, run, as_json=True) == 1
     norms = json.loads(capsys.readouterr().out)["folds"]["fold_0"]["module_norms"]
     assert norms == {"Conv1": None, "Conv2": 5.0}
 
@@ -212,7 +213,7 @@ def test_damaged_checkpoint_is_reported_and_the_other_folds_are_read(tmp_path, c
     for path in (run / "fold_1" / "checkpoints" / "4" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:7])
-    assert inspection.main(None, run, as_json=True) == 1
+    assert inspect.main(None, run, as_json=True) == 1
     folds = json.loads(capsys.readouterr().out)["folds"]
     assert folds["fold_0"]["error"] is None and folds["fold_0"]["step"] == 4
     assert "fold_1/checkpoints: the newest checkpoint cannot be read" in folds["fold_1"]["error"]
@@ -220,20 +221,20 @@ def test_damaged_checkpoint_is_reported_and_the_other_folds_are_read(tmp_path, c
 
 def test_folder_that_is_no_run_and_a_broken_line_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json is missing: this is not a run folder"):
-        inspection.inspect_run(tmp_path)
+        inspect.inspect_run(tmp_path)
     (tmp_path / "config.json").write_text(recipe.to_json(liver_coarse.get_config()))
     write_fold(tmp_path / "fold_0")
     with open(tmp_path / "fold_0" / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "lo')
     with pytest.raises(ValueError, match="metrics.jsonl: line 3 is not JSON"):
-        inspection.inspect_run(tmp_path)
+        inspect.inspect_run(tmp_path)
 
 
 def test_run_compared_with_itself_has_no_difference(tmp_path, capsys):
     run = stage_run(tmp_path / "run")
-    facts = inspection.compare(run, run)
+    facts = inspect.compare(run, run)
     assert facts["recipe"] == {} and facts["folds"]["fold_0"]["identical"] is True
-    assert inspection.main(None, run, run) == 0
+    assert inspect.main(None, run, run) == 0
     assert "fold_0: the training states are identical, bit for bit" in capsys.readouterr().out
 
 
@@ -249,7 +250,7 @@ def test_comparison_says_which_fields_scores_and_modules_differ(tmp_path, capsys
             json.dumps({"rule": "lits2017", "liver": {"dice_per_case": dice}, "cases": []})
         )
 
-    facts = inspection.compare(here, there)
+    facts = inspect.compare(here, there)
     assert facts["recipe"] == {"learning_rate": [1e-3, 3e-4]}
     assert facts["scores"] == {"liver.dice_per_case": [0.8, 0.9]}
     assert facts["only_there"] == ["fold_1"] and facts["only_here"] == []
@@ -258,13 +259,13 @@ def test_comparison_says_which_fields_scores_and_modules_differ(tmp_path, capsys
     assert fold["modules"] == {"Conv1": 0.0, "Conv2": pytest.approx(0.6), "Conv3": None}
     assert fold["batch_statistics"] == {"Conv1_norm": pytest.approx(0.5)}
 
-    assert inspection.main(None, here, there) == 0
+    assert inspect.main(None, here, there) == 0
     printed = capsys.readouterr().out
     assert "learning_rate" in printed and "Conv1_norm" in printed and "only there: fold_1" in printed
 
 
 def test_what_is_missing_on_the_command_line_is_said(tmp_path):
     with pytest.raises(ValueError, match="name one with --workdir"):
-        inspection.main(liver_coarse.get_config(), None, tmp_path)
+        inspect.main(liver_coarse.get_config(), None, tmp_path)
     with pytest.raises(ValueError, match="nothing to inspect"):
-        inspection.main(None)
+        inspect.main(None)

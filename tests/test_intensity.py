@@ -3,15 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from raunet_jax.intensity import clip_hu, encode, min_max, normalise, zero_mean
+from raunet_jax.imaging.intensity import clip_hu, encode, min_max, normalize, zero_mean
 
 WINDOW = (-100.0, 200.0)
 
 
 @pytest.mark.parametrize("low,high", [(-1024, 1500), (-60, 120), (-1024, 50), (150, 900)])
-def test_normalising_is_the_papers_three_steps(low, high):
+def test_normalizing_is_the_papers_three_steps(low, high):
     scan = np.random.default_rng(0).integers(low, high, (5, 6, 7, 1)).astype(np.int16)
-    ours = normalise(*encode(scan, "ct", WINDOW))
+    ours = normalize(*encode(scan, "ct", WINDOW))
     np.testing.assert_allclose(ours, min_max(zero_mean(clip_hu(scan, WINDOW))), atol=3e-6)
     assert ours.dtype == np.float32 and ours.min() == 0 and ours.max() == 1
 
@@ -21,13 +21,13 @@ def test_ct_is_stored_as_scanned_with_the_extremes_of_the_window():
     encoded = encode(scan, "ct", WINDOW)
     np.testing.assert_array_equal(encoded.voxels, scan)
     assert (encoded.low.item(), encoded.high.item()) == (-100, 200)
-    np.testing.assert_allclose(normalise(*encoded).ravel(), [0, 50 / 300, 140 / 300, 1], rtol=1e-6)
+    np.testing.assert_allclose(normalize(*encoded).ravel(), [0, 50 / 300, 140 / 300, 1], rtol=1e-6)
 
 
-def test_a_patch_is_normalised_by_the_whole_volumes_extremes():
+def test_a_patch_is_normalized_by_the_whole_volumes_extremes():
     scan = np.arange(0, 100, dtype=np.int16).reshape(4, 5, 5, 1)
     encoded = encode(scan, "ct", WINDOW)
-    np.testing.assert_array_equal(normalise(encoded.voxels[1:2], encoded.low, encoded.high), normalise(*encoded)[1:2])
+    np.testing.assert_array_equal(normalize(encoded.voxels[1:2], encoded.low, encoded.high), normalize(*encoded)[1:2])
 
 
 def test_each_modality_is_stretched_on_its_own():
@@ -35,7 +35,7 @@ def test_each_modality_is_stretched_on_its_own():
     scan = np.stack([rng.uniform(0, 1, (3, 4, 5)), rng.uniform(-5, 4000, (3, 4, 5)), np.full((3, 4, 5), 7)], -1)
     encoded = encode(scan.astype(np.float32), "mr")
     assert encoded.voxels.dtype == np.int16
-    seen = normalise(*encoded)
+    seen = normalize(*encoded)
     for channel in (0, 1):
         values = scan[..., channel]
         expected = (values - values.min()) / (values.max() - values.min())
@@ -46,7 +46,7 @@ def test_each_modality_is_stretched_on_its_own():
 @pytest.mark.parametrize("value", [-500, 30, 800])
 def test_a_constant_scan_becomes_zero(value):
     scan = np.full((2, 3, 4, 1), value, np.int16)
-    np.testing.assert_array_equal(normalise(*encode(scan, "ct", WINDOW)), 0)
+    np.testing.assert_array_equal(normalize(*encode(scan, "ct", WINDOW)), 0)
     np.testing.assert_array_equal(min_max(zero_mean(clip_hu(scan, WINDOW))), 0)
 
 
@@ -56,12 +56,12 @@ def test_numpy_and_jitted_jax_agree_on_a_batch_of_2d_and_3d_patches():
         voxels = rng.integers(-1024, 1024, (2, *space, 3)).astype(np.int16)
         low = rng.uniform(-200, 0, (2, 3)).astype(np.float32)
         high = low + np.array([[300, 1, 0], [0, 50, 700]], np.float32)
-        ours = normalise(voxels, low, high)
+        ours = normalize(voxels, low, high)
         assert ours.shape == voxels.shape and np.isfinite(ours).all()
         for sample in range(2):
-            np.testing.assert_array_equal(ours[sample], normalise(voxels[sample], low[sample], high[sample]))
+            np.testing.assert_array_equal(ours[sample], normalize(voxels[sample], low[sample], high[sample]))
         with jax.numpy_dtype_promotion("strict"):
-            on_device = jax.jit(normalise)(jnp.asarray(voxels), jnp.asarray(low), jnp.asarray(high))
+            on_device = jax.jit(normalize)(jnp.asarray(voxels), jnp.asarray(low), jnp.asarray(high))
         assert on_device.dtype == jnp.float32
         np.testing.assert_allclose(on_device, ours, atol=1e-6)
 

@@ -7,7 +7,7 @@ import pytest
 
 import ircadb_writer
 from data_prep.ircadb import find_patients, read_labels
-from raunet_jax.volume import VolumeError, read_dicom_series
+from raunet_jax.imaging.volume import VolumeError, read_dicom_series
 
 HU, LIVER, TUMORS = ircadb_writer.draw()
 SLICES = len(HU)
@@ -184,7 +184,7 @@ def test_patients_are_found_at_any_depth_in_the_order_of_their_numbers():
             "3dircadb1.2/Masks_Dicom/Masks_Dicom/liver/image_0",
             "3dircadb1.2/Masks_Dicom/Masks_Dicom/readme.txt",
             "copy of 3Dircadb1.1/3Dircadb1.1/3Dircadb1.3/PATIENT_DICOM/image_0",
-            "copy of 3Dircadb1.1/3Dircadb1.1/3Dircadb1.3/LABELLED_DICOM/image_0",
+            "copy of 3Dircadb1.1/3Dircadb1.1/3Dircadb1.3/LABELED_DICOM/image_0",
             "3Dircadb2.1/PATIENT_DICOM/image_0",
             "volume-0.nii",
         )
@@ -228,7 +228,7 @@ def test_two_copies_of_a_patient_are_named(part):
             "data/3Dircadb1.5/MASKS_DICOM.zip is an archive: extract it",
         ),
         (
-            ["3Dircadb1.5/PATIENT_DICOM/image_0", "3Dircadb1.5/MASKS_DICOM.zip", "3Dircadb1.5/LABELLED_DICOM.zip"],
+            ["3Dircadb1.5/PATIENT_DICOM/image_0", "3Dircadb1.5/MASKS_DICOM.zip", "3Dircadb1.5/LABELED_DICOM.zip"],
             True,
             "data/3Dircadb1.5/MASKS_DICOM.zip is an archive: extract it",
         ),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raunet_jax.networks import products
-from raunet_jax.networks.convolution import Joined
+from raunet_jax.networks.convolution import DeferredConcat
 from raunet_jax.networks.layers import EPSILON, Conv, NormRelu, max_pool
 
 
@@ -29,7 +29,7 @@ def test_bias_is_added_to_every_voxel():
     np.testing.assert_array_equal(out, np.broadcast_to([1.0, 2.0, 3.0], (1, 2, 2, 3)))
 
 
-@pytest.mark.parametrize("rewrites", [(), ("tree",)], ids=["plain", "tree"])
+@pytest.mark.parametrize("rewrites", [(), ("tree_sum",)], ids=["plain", "tree_sum"])
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 3, 5, 1, 3)])
 def test_a_biass_gradient_is_the_sum_over_all_voxels(shape, rewrites, monkeypatch):
     monkeypatch.setattr(products, "TREE", 4)
@@ -67,15 +67,17 @@ def test_pooling_shares_the_gradient_among_equal_maxima(dimensions):
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_pooling_in_one_step_is_pooling_in_pairs(dimensions):
     x = random(0, (2, *(4,) * dimensions, 3))
-    np.testing.assert_array_equal(max_pool(x, ()), max_pool(x, ("pairs",)))
+    np.testing.assert_array_equal(max_pool(x, ()), max_pool(x, ("pairwise_max_pool",)))
     weight = random(1, (2, *(2,) * dimensions, 3))
-    gradients = [jax.grad(lambda x, way=way: (max_pool(x, way) * weight).sum())(x) for way in ((), ("pairs",))]
+    gradients = [
+        jax.grad(lambda x, way=way: (max_pool(x, way) * weight).sum())(x) for way in ((), ("pairwise_max_pool",))
+    ]
     np.testing.assert_array_equal(*gradients)
 
 
 @pytest.mark.parametrize("half", [(2, 3, 2, 3), (1, 2, 1, 3, 3)])
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("rewrites", [(), ("tree",)], ids=["plain", "tree"])
+@pytest.mark.parametrize("rewrites", [(), ("tree_sum",)], ids=["plain", "tree_sum"])
 def test_norm_and_relu_of_two_unjoined_halves_are_flaxs_of_the_joined_array(half, train, rewrites, monkeypatch):
     monkeypatch.setattr(products, "TREE", 4)
     low, skip = 3 * random(0, half) + 1, random(1, (half[0], *(2 * size for size in half[1:-1]), 2))
@@ -93,7 +95,7 @@ def test_norm_and_relu_of_two_unjoined_halves_are_flaxs_of_the_joined_array(half
     def ours(params, low, skip):
         state = variables | {"params": params}
         norm_relu = NormRelu(0.9, rewrites=rewrites)
-        parts, moved = norm_relu.apply(state, Joined(low, skip), train, mutable=["batch_stats"])
+        parts, moved = norm_relu.apply(state, DeferredConcat(low, skip), train, mutable=["batch_stats"])
         out = joined(*parts)
         return (out * weight).sum(), (out, moved)
 

@@ -14,12 +14,12 @@ import exact_models
 import tiny_lits
 from data_prep import patch_dataset
 from exact_models import NOTHING, TUMOR, TUMORS, VOXEL_ML, model, models, rule
-from raunet_jax import evaluation
-from raunet_jax.cascade import Segmentation, segment
+from raunet_jax.commands import evaluate as evaluation
 from raunet_jax.files import write_json, write_text
-from raunet_jax.lesion_table import diameter_mm, lesions_of, tabulate, voxel_volume_mm3, write_csv
+from raunet_jax.imaging.volume import Grid, Volume
+from raunet_jax.inference.cascade import Segmentation, segment
+from raunet_jax.inference.lesion_table import diameter_mm, lesions_of, tabulate, voxel_volume_mm3, write_csv
 from raunet_jax.recipe import to_json
-from raunet_jax.volume import Grid, Volume
 
 SPACING_XYZ = (0.5, 2.0, 4.0)
 TURN = Rotation.from_euler("xyz", (20, -35, 50), degrees=True).as_matrix()
@@ -43,8 +43,8 @@ def test_a_cube_of_eight_voxels_is_measured_as_by_hand():
     (row,) = tabulate(block((9, 8, 7), np.s_[3:5, 2:4, 4:6]), oblique())
     assert row["volume_mm3"] == 8 * 0.5 * 2 * 4
     assert row["diameter_mm"] == pytest.approx(np.sqrt(1**2 + 4**2 + 8**2), rel=1e-5)  # of 1 x 4 x 8 mm
-    centre = (TURN * SPACING_XYZ) @ np.array([4.5, 2.5, 3.5]) + (-80, 40, 1200)
-    assert row["centroid_mm"] == pytest.approx(list(centre), rel=1e-5)
+    center = (TURN * SPACING_XYZ) @ np.array([4.5, 2.5, 3.5]) + (-80, 40, 1200)
+    assert row["centroid_mm"] == pytest.approx(list(center), rel=1e-5)
     assert list(row) == ["volume_mm3", "diameter_mm", "centroid_mm", "mean_probability", "agreement"]
     assert (row["mean_probability"], row["agreement"]) == (None, None)
 
@@ -213,7 +213,7 @@ def evaluate(monkeypatch, root, place, *rules, uncertainty=False):
     monkeypatch.setattr(evaluation, "load_cascade", lambda workdir, config, fold: stages)
     config = tiny_lits.recipe(root, place / "prepared", "tumor", (32, 32, 32), folds=2, test_cases=2)
     config.folds = (0, 1)
-    write_json(place / "split.json", patch_dataset.deal(config))
+    write_json(place / "split.json", patch_dataset.assign_splits(config))
     write_text(place / "config.json", to_json(config))
     summary, failed = evaluation.evaluate(config, place, None, uncertainty)
     assert failed == []
@@ -244,10 +244,10 @@ def test_evaluate_lists_the_lesions_of_all_cases_found_and_missed(root, tmp_path
             assert len(record["lesions"]) == 1 and record["lesions"][0]["kind"] == kind
         path = tmp_path / kind / "evaluation" / f"{cases[0]}_uncertainty.nii.gz"
         assert path.is_file() == (kind == "found")
-    # In the reference's centre of voxels 12-15, 12-16, 3-4, as nibabel places them.
+    # In the reference's center of voxels 12-15, 12-16, 3-4, as nibabel places them.
     missed = read_csv(tmp_path / "missed" / "evaluation" / "lesions.csv")[0]
-    centre = [float(missed[f"centroid_{axis}_mm"]) for axis in "xyz"]
-    assert centre == pytest.approx([13.5 * 0.8, 14 * 0.8, 3.5 * 2.5])
+    center = [float(missed[f"centroid_{axis}_mm"]) for axis in "xyz"]
+    assert center == pytest.approx([13.5 * 0.8, 14 * 0.8, 3.5 * 2.5])
     assert (float(missed["mean_probability"]), float(missed["agreement"])) == (0, 0)
     found = read_csv(tmp_path / "found" / "evaluation" / "lesions.csv")[0]
     assert (float(found["mean_probability"]), float(found["agreement"])) == (pytest.approx(0.6), 0.5)

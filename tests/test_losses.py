@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from raunet_jax.losses import dice_loss, overlap_counts
+from raunet_jax.training.losses import dice_loss, overlap_counts
 
 PROBABILITIES = jnp.array([[0.5, 1.0], [0.0, 0.5]]).reshape(2, 2, 1, 1)
 MASK = jnp.array([[1.0, 0.0], [0.0, 1.0]]).reshape(2, 2, 1, 1)

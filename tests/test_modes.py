@@ -5,8 +5,11 @@ import pathlib
 import pytest
 
 from configs import brats, common, demo, liver
-from raunet_jax import modes, recipe
-from raunet_jax.modes import Request, UsageError
+from data_prep import patch_dataset
+from raunet_jax import recipe
+from raunet_jax.commands import evaluate, load, predict, prepare, report, score, train
+from raunet_jax.commands.request import Request, UsageError
+from raunet_jax.run_folder import RunError
 
 
 @pytest.fixture
@@ -45,23 +48,23 @@ def test_without_a_recipe_the_one_saved_in_the_run_folder_is_used(config, tmp_pa
 def test_a_flag_that_the_mode_needs_is_named(mode, missing):
     flags = {name: "x" for name in ("output", "prediction", "reference") if name != missing}
     with pytest.raises(UsageError, match=f"--{missing} is needed in this mode"):
-        modes.MODES[mode](Request(None, None, **flags))
+        load(mode)(Request(None, None, **flags))
 
 
 @pytest.mark.parametrize(("field", "value"), [("window.mirror", ("u",)), ("window.weights", "flat"), ("vote", "most")])
 def test_what_evaluation_could_not_do_is_refused_before_training(config, tmp_path, field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=f"config.{field} "):
-        modes.train(Request(config, tmp_path))
+        train.run(Request(config, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["input", "output"])
 def test_predict_needs_input_and_output(config, monkeypatch, missing):
-    monkeypatch.setattr(modes, "load_cascade", lambda run, config: {})
+    monkeypatch.setattr(predict, "load_cascade", lambda run, config: {})
     flags = {"input": ["x"], "output": "y"} | {missing: ""}
     with pytest.raises(UsageError, match=f"--{missing} is needed in this mode"):
-        modes.predict(Request(config, None, **flags))
+        predict.run(Request(config, None, **flags))
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,9 @@ def test_predict_needs_input_and_output(config, monkeypatch, missing):
     [([{}], [], 0), ([{}], [{"input": "b.nii", "reason": "cut"}], 1), ([], [], 1)],
 )
 def test_predict_succeeds_only_when_every_scan_was_segmented(config, monkeypatch, capsys, cases, failed, status):
-    monkeypatch.setattr(modes, "load_cascade", lambda run, config: {})
-    monkeypatch.setattr(
-        modes.prediction, "predict", lambda models, paths, output, **flags: {"cases": cases, "failed": failed}
-    )
-    assert modes.predict(Request(config, None, input=["a.nii"], output="masks")) == status
+    monkeypatch.setattr(predict, "load_cascade", lambda run, config: {})
+    monkeypatch.setattr(predict, "predict", lambda models, paths, output, **flags: {"cases": cases, "failed": failed})
+    assert predict.run(Request(config, None, input=["a.nii"], output="masks")) == status
     printed = capsys.readouterr()
     assert f"{len(cases)} segmented, {len(failed)} failed; look at masks/index.html" in printed.out
     assert ("failed: b.nii: cut" in printed.err) == bool(failed)
@@ -87,22 +88,22 @@ def test_masks_are_scored_by_the_recipes_rule(monkeypatch, recipe_file, rule):
         asked.append(arguments)
         return {}, problems
 
-    monkeypatch.setattr(modes.scores, "score_folders", score_folders)
-    monkeypatch.setattr(modes.scores, "print_tables", lambda summary, console: None)
+    monkeypatch.setattr(score.scores, "score_folders", score_folders)
+    monkeypatch.setattr(score.scores, "print_tables", lambda summary, console: None)
     request = Request(recipe_file and recipe_file.get_config(), None, output="o", prediction="p", reference="r")
     problems = []
-    assert modes.score(request) == 0
+    assert score.run(request) == 0
     problems = ["3: no counterpart"]
-    assert modes.score(request) == 1
+    assert score.run(request) == 1
     assert asked == [("p", "r", "o", rule)] * 2
 
 
 def test_prepare_says_what_the_set_holds_and_fails_when_a_case_did(config, monkeypatch, capsys):
-    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches())
-    assert modes.prepare(Request(config, None)) == 0
+    monkeypatch.setattr(patch_dataset, "prepare", lambda stage, boxes=None: Patches())
+    assert prepare.run(Request(config, None)) == 0
     assert capsys.readouterr().out == "small: 7 patches (fold_0 3, fold_1 4) in patches\n"
-    monkeypatch.setattr(modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "cut")))
-    assert modes.prepare(Request(config, None)) == 1
+    monkeypatch.setattr(patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "cut")))
+    assert prepare.run(Request(config, None)) == 1
 
 
 @pytest.fixture
@@ -110,20 +111,18 @@ def trained(monkeypatch):
     """What `train` has done, in order; the work itself is not."""
     done = []
     monkeypatch.setattr(
-        modes.patch_dataset, "prepare", lambda stage, boxes=None: done.append(f"prepare {stage.stage}") or Patches()
+        patch_dataset, "prepare", lambda stage, boxes=None: done.append(f"prepare {stage.stage}") or Patches()
     )
-    monkeypatch.setattr(
-        modes.training, "train_fold", lambda stage, patches, run, fold, asked: done.append(f"train {run}")
-    )
-    monkeypatch.setattr(modes, "evaluate", lambda request: done.append("evaluate") or 0)
-    monkeypatch.setattr(modes, "report", lambda request: done.append("report") or 0)
+    monkeypatch.setattr(train.loop, "train_fold", lambda stage, patches, run, fold, stop: done.append(f"train {run}"))
+    monkeypatch.setattr(evaluate, "run", lambda request: done.append("evaluate") or 0)
+    monkeypatch.setattr(report, "run", lambda request: done.append("report") or 0)
     return done
 
 
 def test_a_cascade_is_trained_stage_by_stage_and_then_evaluated(tmp_path, trained):
     config = demo.get_config()
     config.folds = (0, 2)
-    assert modes.train(Request(config, tmp_path)) == 0
+    assert train.run(Request(config, tmp_path)) == 0
     coarse, voi, tumor = (tmp_path / stage for stage in ("coarse", "voi", "tumor"))
     assert trained == [
         "prepare coarse",
@@ -139,7 +138,7 @@ def test_a_cascade_is_trained_stage_by_stage_and_then_evaluated(tmp_path, traine
 
 
 def test_a_single_stage_ends_with_its_page(config, tmp_path, trained):
-    assert modes.train(Request(config, tmp_path)) == 0
+    assert train.run(Request(config, tmp_path)) == 0
     assert trained == ["prepare voi", f"train {tmp_path}/fold_0", f"train {tmp_path}/fold_1", "report"]
     assert recipe.load(tmp_path / "config.json").name == "small"
 
@@ -148,9 +147,9 @@ def test_a_case_that_could_not_be_trained_on_makes_the_status_1_at_the_end(
     config, tmp_path, trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        modes.patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "the gzip ends early"))
+        patch_dataset, "prepare", lambda stage, boxes=None: Patches(("volume-3", "the gzip ends early"))
     )
-    assert modes.train(Request(config, tmp_path)) == 1
+    assert train.run(Request(config, tmp_path)) == 1
     assert trained[-1] == "report"
     assert "not trained on volume-3: the gzip ends early" in capsys.readouterr().err
 
@@ -161,13 +160,11 @@ def test_another_recipe_is_refused_before_it_takes_the_place_of_the_runs_own(con
         (place / "config.json").write_text(recipe.to_json(config))
     other = config.copy_and_resolve_references()
     other.seed, other.epochs = 7, 3
-    with pytest.raises(
-        modes.training.TrainingError, match=r"fold_1 was begun with another recipe .*: seed: 0, 7\. Name"
-    ):
-        modes.train(Request(other, tmp_path))
+    with pytest.raises(RunError, match=r"fold_1 was started with another recipe .*: seed: 0, 7\. Name"):
+        train.run(Request(other, tmp_path))
     assert recipe.load(tmp_path / "config.json").seed == 0 and trained == []
     other.seed = 0  # more epochs are no other recipe
-    assert modes.train(Request(other, tmp_path)) == 0
+    assert train.run(Request(other, tmp_path)) == 0
     assert recipe.load(tmp_path / "config.json").epochs == 3
 
 
@@ -178,19 +175,17 @@ def test_stage_3_is_cut_around_out_of_fold_livers_where_all_folds_are_trained(
     tmp_path, trained, monkeypatch, voi, folds, cut_around
 ):
     given = {}
+    monkeypatch.setattr(patch_dataset, "prepare", lambda stage, boxes: given.update({stage.stage: boxes}) or Patches())
     monkeypatch.setattr(
-        modes.patch_dataset, "prepare", lambda stage, boxes: given.update({stage.stage: boxes}) or Patches()
-    )
-    monkeypatch.setattr(
-        modes.out_of_fold, "liver_boxes", lambda config, run, split: "boxes" if split == Patches.split else None
+        train.out_of_fold, "liver_boxes", lambda config, run, split: "boxes" if split == Patches.split else None
     )
     config = demo.get_config()
-    config.voi, config.folds, config.data.folds = voi, folds, 2
-    modes.train(Request(config, tmp_path))
+    config.liver_source, config.folds, config.data.folds = voi, folds, 2
+    train.run(Request(config, tmp_path))
     assert given == {"coarse": {}, "voi": {}, "tumor": cut_around}
 
 
 def test_predicted_livers_need_a_cascade(config, tmp_path, trained):
-    config.stage, config.voi = "tumor", "predicted"
-    with pytest.raises(UsageError, match="config.voi=predicted needs the stages before: train a cascade"):
-        modes.train(Request(config, tmp_path))
+    config.stage, config.liver_source = "tumor", "predicted"
+    with pytest.raises(UsageError, match="config.liver_source=predicted needs the stages before: train a cascade"):
+        train.run(Request(config, tmp_path))

@@ -9,9 +9,9 @@ from jax.errors import JaxRuntimeError
 import exact_models
 from configs import liver
 from exact_models import model, rule
-from raunet_jax import out_of_fold
+from raunet_jax.commands import out_of_fold
 from raunet_jax.files import write_json
-from raunet_jax.geometry import Box, bounding_box
+from raunet_jax.imaging.geometry import Box, bounding_box
 
 # What the liver network of each fold finds: all of the liver, only what is as bright as tumor in it, nothing.
 FINDS = {0: (90, 165), 1: (140, 165), 2: exact_models.NOTHING}

@@ -55,7 +55,7 @@ def test_stage_3_has_17700_patches_of_the_118_volumes_with_tumor(lits, tmp_path)
             per_case[record["case"]] = per_case.get(record["case"], 0) + 1
             with_tumor += record["mask"].any()
     assert len(per_case) == WITH_TUMOR and set(per_case.values()) == {150}
-    assert with_tumor >= 17_700 / 2  # data.tumor_share of them are centred on tumor, and others may touch one
+    assert with_tumor >= 17_700 / 2  # data.foreground_fraction of them are centered on tumor, and others may touch one
 
 
 def test_stage_1_has_every_slice_with_liver_a_third_of_the_others_and_29_percent_of_them_for_validation(lits, tmp_path):
@@ -78,7 +78,7 @@ def test_brats_has_114000_patches_of_285_patients(tmp_path):
         case.mkdir(parents=True)
         for part in (*config.data.modalities, "seg"):
             (case / f"{case.name}_{part}.nii").touch()
-    jobs = patch_dataset._jobs(config, find_cases(config), patch_dataset.deal(config), {})
+    jobs = patch_dataset._jobs(config, find_cases(config), patch_dataset.assign_splits(config), {})
     assert len(jobs) == BRAIN_CASES and sum(job.patches for job in jobs) == 114_000
 
     for number in range(2):

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 import tiny_lits
 from data_prep import cutting, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
-from raunet_jax.geometry import Box
+from raunet_jax.imaging.geometry import Box
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -99,7 +99,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(lits, built, tmp_path):
 def test_test_cases_are_in_no_split(lits, tmp_path):
     config = tiny_lits.recipe(lits, tmp_path, test_cases=2)
     cases = find_cases(config)
-    kept = {job.case.name for job in patch_dataset._jobs(config, cases, patch_dataset.deal(config), {})}
+    kept = {job.case.name for job in patch_dataset._jobs(config, cases, patch_dataset.assign_splits(config), {})}
     assert kept == {case.name for case in cases} - {case.name for case in split_cases(cases, config).test}
     assert len(kept) == 4
 
@@ -222,7 +222,7 @@ def test_head_scans_keep_their_modalities_and_merge_their_labels(tmp_path):
         labels[4:7, 4:7, 4:7], labels[5, 5, 5] = 4, 1
         nib.Nifti1Image(labels, np.eye(4)).to_filename(folder / f"{name}_seg.nii.gz")
     config = tiny_lits.recipe(tmp_path / "brats", tmp_path / "prepared", stage="brain", patch_size=(8, 8, 8))
-    config.data.update({"source": "brats", "modalities": ("t1", "flair"), "tumor_share": 1.0})
+    config.data.update({"source": "brats", "modalities": ("t1", "flair"), "foreground_fraction": 1.0})
     patch_set = patch_dataset.prepare(config)
     assert sorted(patch_set.counts.values()) == [3, 4]
     for record in records_of(patch_set.folder, "fold_0+fold_1"):
@@ -289,7 +289,7 @@ def test_the_key_follows_what_decides_the_bytes_and_nothing_else(lits, tmp_path)
         "patch_size": (16, 16, 4),
         "data.cases": 4,
         "data.folds": 3,
-        "data.tumor_share": 0.4,
+        "data.foreground_fraction": 0.4,
         "data.patches_per_case": 2.0,
         "data.test_cases": 1,
         "stage": "voi",

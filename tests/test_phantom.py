@@ -4,7 +4,7 @@ import pytest
 from scipy import ndimage
 
 from data_prep import drawing, phantom
-from raunet_jax.volume import read_mask, read_nifti
+from raunet_jax.imaging.volume import read_mask, read_nifti
 
 SIZE = (64, 64, 20)
 
@@ -36,7 +36,7 @@ def test_liver_is_one_piece_on_the_patients_right_of_a_plausible_size(abdomens):
         slices = liver.any(axis=(1, 2))
         share = liver[slices].sum() / (volume.voxels[slices] > -300).sum()
         assert 0.08 < share < 0.2
-        assert np.argwhere(liver)[:, 2].mean() > SIZE[0] / 2  # canonical x grows towards the right
+        assert np.argwhere(liver)[:, 2].mean() > SIZE[0] / 2  # canonical x grows toward the right
 
 
 def test_lesions_lie_in_the_liver_and_are_darker_than_it_by_more_than_the_noise(abdomens):
@@ -154,7 +154,7 @@ def test_a_size_that_cannot_hold_a_body_is_named(tmp_path, size):
         phantom.write_phantoms(tmp_path, "abdomen", 1, size_xyz=size)
 
 
-def test_smooth_field_is_standardised_and_smooth():
+def test_smooth_field_is_standardized_and_smooth():
     field = drawing.smooth_field(np.random.default_rng(0), (20, 40, 30), (2, 4, 3))
     assert field.shape == (20, 40, 30)
     assert abs(field.mean()) < 1e-4 and field.std() == pytest.approx(1, abs=1e-4)

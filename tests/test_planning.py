@@ -66,7 +66,7 @@ def test_what_custom_leaves_open_is_worked_out_and_said(tmp_path, capsys):
     assert planned.batch_size == 2 * 128 * 128 * 32 // (64 * 64 * 32)
     assert planned.data.patches_per_case == 3.0  # two scans' worth of voxels, 2 x 70 x 60 x 33 of 131,072, rounded up
     low, high = planned.window_hu
-    assert (low, high) == (30, 180)  # the labelled voxels lie between 33 and 177 HU
+    assert (low, high) == (30, 180)  # the labeled voxels lie between 33 and 177 HU
     assert "custom: 3 cases, ct, median 70x60x33 voxels of 0.8x0.8x3 mm; patch 64x64x32" in capsys.readouterr().err
     assert config.patch_size == (0, 0, 0)  # the recipe itself stays open
     assert plan(planned) == planned
@@ -112,7 +112,7 @@ def test_a_window_cannot_be_found_without_a_label(tmp_path):
     for path in (root / "labels").iterdir():
         image = nib.load(path)
         nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine).to_filename(path)
-    with pytest.raises(ValueError, match="no voxel is labelled in 3 cases; set config.window_hu"):
+    with pytest.raises(ValueError, match="no voxel is labeled in 3 cases; set config.window_hu"):
         plan(recipe(root))
 
 

@@ -13,10 +13,10 @@ from jax.errors import JaxRuntimeError
 
 import exact_models
 from exact_models import VOXEL_ML, model, models, rule
-from raunet_jax import prediction
-from raunet_jax.cascade import Segmentation
-from raunet_jax.prediction import Input, find_inputs, predict, summarise
-from raunet_jax.volume import read_nifti, write_mask, write_nifti
+from raunet_jax.commands import predict as prediction
+from raunet_jax.commands.predict import Input, find_inputs, predict, summarize
+from raunet_jax.imaging.volume import read_nifti, write_mask, write_nifti
+from raunet_jax.inference.cascade import Segmentation
 
 CT = {"coarse": model("coarse")}
 BRAIN = {"brain": model("brain")}
@@ -217,7 +217,7 @@ def found_labels(labels, *probabilities):
 def test_volumes_counts_and_burden_are_those_counted_by_hand(tmp_path):
     hu, labels = exact_models.abdomen()
     scan = exact_models.scan(tmp_path, hu)
-    summary = summarise(found_labels(labels, "liver", "tumor"), scan)
+    summary = summarize(found_labels(labels, "liver", "tumor"), scan)
     assert summary == {
         "liver_ml": pytest.approx(LIVER_ML, abs=1e-3),
         "tumor_ml": pytest.approx(TUMOR_ML, abs=1e-3),
@@ -227,12 +227,12 @@ def test_volumes_counts_and_burden_are_those_counted_by_hand(tmp_path):
     # Lesions that touch at a corner are one.
     touching = np.zeros_like(labels)
     touching[1, 1, 1] = touching[2, 2, 2] = touching[4, 4, 4] = 2
-    assert summarise(found_labels(touching, "liver", "tumor"), scan)["tumor_count"] == 2
+    assert summarize(found_labels(touching, "liver", "tumor"), scan)["tumor_count"] == 2
     # Without a tumor stage nothing is known of tumors; without a liver there is none.
-    assert set(summarise(found_labels(np.minimum(labels, 1), "liver"), scan)) == {"liver_ml"}
-    empty = summarise(found_labels(np.zeros_like(labels), "liver"), scan)
+    assert set(summarize(found_labels(np.minimum(labels, 1), "liver"), scan)) == {"liver_ml"}
+    empty = summarize(found_labels(np.zeros_like(labels), "liver"), scan)
     assert empty == {"liver_ml": 0, "tumor_ml": 0, "tumor_count": 0, "tumor_burden": None}
-    assert summarise(found_labels(np.minimum(labels, 1), "brain"), scan) == {
+    assert summarize(found_labels(np.minimum(labels, 1), "brain"), scan) == {
         "whole_tumor_ml": pytest.approx(LIVER_ML, abs=1e-3)
     }
 
@@ -301,11 +301,11 @@ def test_a_truncated_file_among_good_ones_is_listed_and_the_others_are_segmented
         {
             "volume_mm3": pytest.approx(1000 * 8 * VOXEL_ML),
             "diameter_mm": pytest.approx(np.linalg.norm(edges_mm), rel=1e-5),
-            "centroid_mm": pytest.approx(centre),
+            "centroid_mm": pytest.approx(center),
             "mean_probability": 1,
             "agreement": None,  # with a single fold
         }
-        for edges_mm, centre in (
+        for edges_mm, center in (
             # tumors of 2 x 2 x 2 and 4 x 2 x 1 voxels of 0.5 x 2 x 4 mm, the scan's corner voxel being at -12, 7, 300
             ((1, 4, 8), (0.5 * 18.5 - 12, 2 * 22.5 + 7, 4 * 8.5 + 300)),
             ((2, 4, 4), (0.5 * 23.5 - 12, 2 * 26.5 + 7, 4 * 11 + 300)),
@@ -470,7 +470,7 @@ def test_a_head_is_segmented_from_its_case_folder(tmp_path):
     assert head["case"] == case.name and head["whole_tumor_ml"] == 0.004
     assert len(head["images"]) == 4
     volumes = [lesion["volume_mm3"] for lesion in head["lesions"]]
-    assert volumes == [2, 1, 1]  # two of the four voxels are neighbours
+    assert volumes == [2, 1, 1]  # two of the four voxels are neighbors
     found = read_nifti(head["mask"], "ct").voxels[..., 0]
     assert {tuple(place) for place in np.argwhere(found)} == set(marks.values())
     assert (tmp_path / "out" / f"{case.name}_brain.nii.gz").is_file()

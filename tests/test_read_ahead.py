@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raunet_jax import read_ahead
-from raunet_jax.read_ahead import in_turn
+from raunet_jax.read_ahead import pipeline
 
 WAIT_S = 10  # for what must happen; a test that comes to wait as long fails
 
@@ -47,7 +47,7 @@ def run(log, cases, read=None, work=None, finish=None, voxels=lambda held: 1):
             finish(case, outcome, saving)
         log.add("finished", case)
 
-    in_turn(cases, reads, works, finishes, voxels)
+    pipeline(cases, reads, works, finishes, voxels)
 
 
 def test_each_case_is_read_worked_on_and_finished_once_and_in_order(log):
@@ -62,7 +62,7 @@ def test_each_case_is_read_worked_on_and_finished_once_and_in_order(log):
     assert results == [("a", "aA"), ("b", "bB"), ("c", "cC"), ("d", "dD")]
     for stage in ("read", "work", "finished"):
         assert [case for event, case in log.events if event == stage] == list("abcd")
-    in_turn([], None, None, None, None)
+    pipeline([], None, None, None, None)
 
 
 def test_the_next_case_is_read_and_the_last_finished_during_the_work_on_one(log):

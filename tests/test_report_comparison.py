@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from raunet_jax import modes
+from raunet_jax.commands import modes
 from raunet_jax.report import drawing
 from raunet_jax.report.comparison import compare, differences_figure, statistics, write_comparison
-from test_report_figures import has_colour, pixels
+from test_report_figures import has_color, pixels
 
 DICE_A = (0.90, 0.80, 0.95, 0.70, 0.88, 0.91, 0.77, 0.60)
 DICE_B = (0.85, 0.82, 0.85, 0.55, 0.80, 0.90, 0.74, 0.39)
@@ -62,18 +62,18 @@ def test_statistics_of_the_pairs_are_those_counted_by_hand():
     ranks = [sum(chosen) for size in range(9) for chosen in itertools.combinations(range(1, 9), size)]
     assert row["Wilcoxon p"] == pytest.approx(2 * sum(rank <= 2 for rank in ranks) / 2**8)
     assert 0 < row["95% from"] < 0.61 / 8 < row["95% to"] < 0.21
-    assert (row["favours"], row["unit"]) == ("A", "")
+    assert (row["favors"], row["unit"]) == ("A", "")
     # -1 .5 -2 -3 -.25 -3.5 -1.25 -4: less is better
     row = statistics(distance)
     assert row["mean difference"] == pytest.approx(-14.5 / 8) and row["95% to"] < 0
-    assert (row["favours"], row["unit"]) == ("A", "mm")
-    assert statistics(compare(shuffled, custom(NAMES, DICE_A, HD95_A)).pairs[1])["favours"] == "B"
+    assert (row["favors"], row["unit"]) == ("A", "mm")
+    assert statistics(compare(shuffled, custom(NAMES, DICE_A, HD95_A)).pairs[1])["favors"] == "B"
 
 
-def test_no_run_is_favoured_where_the_interval_holds_0():
+def test_no_run_is_favored_where_the_interval_holds_0():
     ours, theirs = (0.5, 0.6, 0.7, 0.8, 0.4, 0.3, 0.9), (0.6, 0.52, 0.73, 0.7, 0.5, 0.25, 0.85)
     row = statistics(compare(custom(NAMES[:7], ours, ours), custom(NAMES[:7], theirs, theirs)).pairs[0])
-    assert row["95% from"] < 0 < row["95% to"] and row["favours"] == ""
+    assert row["95% from"] < 0 < row["95% to"] and row["favors"] == ""
 
 
 @pytest.mark.parametrize("cases", [1, 2, 8])
@@ -146,15 +146,15 @@ def test_dots_of_better_cases_lie_right_of_zero_for_dice_and_left_for_distances(
     """All differences have one sign, so that in each half of the picture the dots lie on one side of the zero line."""
     pairs = compare(custom(NAMES, np.add(DICE_B, 0.05), HD95_A), custom(NAMES, DICE_B, np.add(HD95_A, 1))).pairs
     picture = pixels(differences_figure(pairs, theme))
-    assert has_colour(picture, theme.series[0], 60)
+    assert has_color(picture, theme.series[0], 60)
     for half, right in zip(np.split(picture, [picture.shape[1] // 2], axis=1), (True, False), strict=True):
         dots = np.nonzero(_near(half, theme.series[0]))[1]
         line = np.argmax(_near(half, theme.muted).sum(axis=0))
         assert (dots.min() > line) == right and (dots.max() < line) != right
 
 
-def _near(picture, colour):
-    return np.abs(picture - np.array(to_rgb(colour)) * 255).max(axis=-1) < 40
+def _near(picture, color):
+    return np.abs(picture - np.array(to_rgb(color)) * 255).max(axis=-1) < 40
 
 
 def test_a_missed_brain_tumor_is_drawn_on_a_logarithmic_scale_not_dropped():

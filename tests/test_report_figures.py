@@ -1,4 +1,4 @@
-"""Pictures of cases: how they are turned, scaled and coloured."""
+"""Pictures of cases: how they are turned, scaled and colored."""
 
 import io
 
@@ -8,11 +8,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy import ndimage
 
-from raunet_jax.geometry import Box
+from raunet_jax.imaging.geometry import Box
+from raunet_jax.imaging.volume import Grid, Volume
 from raunet_jax.report import curves, drawing, figures
 from raunet_jax.report.planes import PLANES, scale_bar_mm
 from raunet_jax.report.surface import shaded, surface_views
-from raunet_jax.volume import Grid, Volume
 
 
 def make_volume(voxels_zyx, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
@@ -26,14 +26,14 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def has_colour(picture: np.ndarray, colour: str, tolerance: int = 24) -> bool:
-    wanted = np.array(to_rgb(colour)) * 255
+def has_color(picture: np.ndarray, color: str, tolerance: int = 24) -> bool:
+    wanted = np.array(to_rgb(color)) * 255
     return bool((np.abs(picture - wanted).max(axis=-1) <= tolerance).any())
 
 
 def test_patient_right_front_and_head_come_first_in_every_plane():
     voxels = np.zeros((2, 3, 4), int)
-    voxels[-1, -1, -1] = 1  # z, y, x rise towards head, front and right
+    voxels[-1, -1, -1] = 1  # z, y, x rise toward head, front and right
     for plane in PLANES:
         last = voxels.shape[plane.axis] - 1
         assert plane.cut(voxels, last)[0, 0] == 1
@@ -53,7 +53,7 @@ def test_box_lands_where_its_voxels_are_drawn():
         assert plane.limits_mm(box, shape, spacing_mm) == expected
 
 
-def test_cube_in_millimetres_is_a_square_of_one_size_in_all_planes():
+def test_cube_in_millimeters_is_a_square_of_one_size_in_all_planes():
     spacing_mm = (5.0, 1.0, 2.0)
     voxels = np.full((16, 80, 40), -1000, np.int16)
     voxels[4:12, 20:60, 10:30] = 1000  # 40 mm each way
@@ -79,10 +79,10 @@ def test_bright_organ_on_the_patients_right_is_on_the_left_of_the_axial_picture(
     assert row > tissue[:, 0].mean()
 
 
-def test_agreement_paints_each_kind_of_voxel_in_its_colour():
+def test_agreement_paints_each_kind_of_voxel_in_its_color():
     prediction = np.array([[True, True], [False, False]])
     reference = np.array([[True, False], [True, False]])
-    painted = figures.agreement_colours(prediction, reference)
+    painted = figures.agreement_colors(prediction, reference)
     assert painted[0, 0, :3] == pytest.approx(to_rgb(drawing.TRUE_POSITIVE), abs=1e-6)
     assert painted[0, 1, :3] == pytest.approx(to_rgb(drawing.FALSE_POSITIVE), abs=1e-6)
     assert painted[1, 0, :3] == pytest.approx(to_rgb(drawing.FALSE_NEGATIVE), abs=1e-6)
@@ -90,7 +90,7 @@ def test_agreement_paints_each_kind_of_voxel_in_its_colour():
 
 
 def test_heat_shows_the_scan_where_the_probability_is_zero_or_undefined():
-    painted = figures.heat_colours(np.array([[0.0, np.nan, 1.0]]))
+    painted = figures.heat_colors(np.array([[0.0, np.nan, 1.0]]))
     assert painted[0, 0, 3] == 0
     assert painted[0, 1, 3] == 0
     assert painted[0, 2, 3] > 0.5
@@ -113,7 +113,7 @@ def test_focus_prefers_a_tumor_of_the_prediction_to_a_liver_of_the_reference():
     assert figures.focus_point(None, np.zeros((2, 2, 2), np.uint8)) is None
 
 
-def test_outlines_keep_their_colours_in_a_noisy_scan():
+def test_outlines_keep_their_colors_in_a_noisy_scan():
     noise = np.random.default_rng(0).normal(40, 60, (12, 48, 48)).astype(np.int16)
     reference, prediction = np.zeros((2, 12, 48, 48), np.uint8)
     reference[2:10, 10:30, 10:30] = 1
@@ -122,8 +122,8 @@ def test_outlines_keep_their_colours_in_a_noisy_scan():
     box = Box((1, 8, 8), (11, 40, 40))
     maps = {"liver": prediction.astype(np.float32)}
     picture = pixels(figures.case_planes(make_volume(noise), reference, prediction, box, maps))
-    for colour in (drawing.REFERENCE, drawing.PREDICTION, drawing.FALSE_NEGATIVE, drawing.FALSE_POSITIVE):
-        assert has_colour(picture, colour)
+    for color in (drawing.REFERENCE, drawing.PREDICTION, drawing.FALSE_NEGATIVE, drawing.FALSE_POSITIVE):
+        assert has_color(picture, color)
 
 
 def test_volume_without_any_mask_or_tissue_is_still_drawn():
@@ -140,14 +140,14 @@ def test_every_modality_has_its_panel():
     picture = pixels(figures.modality_planes(make_volume(channels), ("t1", "t1ce", "t2", "flair"), tumor, None))
     for panel in np.array_split(picture, 4, axis=1):
         assert panel.max() > 200
-        assert has_colour(panel, drawing.REFERENCE)
+        assert has_color(panel, drawing.REFERENCE)
 
 
 def test_scale_bar_is_the_longest_round_length_in_a_third_of_the_width():
     assert [scale_bar_mm(width) for width in (12, 30, 149, 150, 1000)] == [5, 10, 20, 50, 100]
 
 
-def test_rays_meet_a_sphere_in_a_disc_that_darkens_towards_its_edge():
+def test_rays_meet_a_sphere_in_a_disc_that_darkens_toward_its_edge():
     z, y, x = np.ogrid[-20:21, -20:21, -20:21]
     distance = 12 - np.sqrt(z**2 + y**2 + x**2)
     for backwards in (False, True):

@@ -13,13 +13,13 @@ from PIL import Image
 
 from configs import brats, common, liver_coarse, liver_tumor, liver_voi
 from raunet_jax import recipe
+from raunet_jax.imaging.volume import write_nifti
 from raunet_jax.report import markup
 from raunet_jax.report.page import write_report
 from raunet_jax.report.prediction_page import write_prediction_page
-from raunet_jax.scores.brats import score_brain_case, summarise_brain
-from raunet_jax.scores.liver import score_liver_case, summarise_liver
+from raunet_jax.scores.brats import score_brain_case, summarize_brain
+from raunet_jax.scores.liver import score_liver_case, summarize_liver
 from raunet_jax.scores.tables import write_scores
-from raunet_jax.volume import write_nifti
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 SPACING_MM = (5.0, 2.0, 2.0)
@@ -105,7 +105,7 @@ def test_cascade_page_has_scores_cases_curves_pictures_and_recipe(cascade):
         for fold in range(folds):
             add_metrics(cascade / stage / f"fold_{fold}")
     cases = [add_case(cascade, name) for name in ("volume-2", "volume-10")]
-    write_scores(cascade / "scores.json", summarise_liver(cases))
+    write_scores(cascade / "scores.json", summarize_liver(cases))
     path = write_report(cascade)
     assert path == cascade / "report" / "index.html"
     page, outline = read_page(path)
@@ -122,7 +122,7 @@ def test_cascade_page_has_scores_cases_curves_pictures_and_recipe(cascade):
 
 def test_cases_that_the_last_evaluation_did_not_score_are_not_shown(cascade):
     add_case(cascade, "volume-1")
-    write_scores(cascade / "scores.json", summarise_liver([add_case(cascade, "volume-2")]))
+    write_scores(cascade / "scores.json", summarize_liver([add_case(cascade, "volume-2")]))
     page, _ = read_page(write_report(cascade))
     assert "volume-2" in page and "volume-1" not in page
     (cascade / "scores.json").unlink()
@@ -134,7 +134,7 @@ def test_cases_that_a_model_was_trained_on_are_told_above_the_scores(cascade):
     cases = [add_case(cascade, name) for name in ("volume-1", "volume-2")]
     cases[0] |= {"stage_1_trained_on_it": True, "leak": True}
     unseen = {"cases": 1, "liver_dice": 0.75, "tumor_dice": 0.5}
-    write_scores(cascade / "scores.json", summarise_liver(cases) | {"stage_1_unseen": unseen})
+    write_scores(cascade / "scores.json", summarize_liver(cases) | {"stage_1_unseen": unseen})
     page, _ = read_page(write_report(cascade))
     notices = re.findall(r'<p class="notice">(.*?)</p>', page)
     assert "trained on 1 of these 2 cases; over the 1 it had not seen the Dice is 0.750 (liver)" in notices[0]
@@ -206,7 +206,7 @@ def test_brain_run_shows_every_modality_and_its_own_scores(tmp_path):
     record = {"case": "B1", "images": [str(path) for path in images], "mask": str(tmp_path / "data" / "B1_seg.nii.gz")}
     record |= {"box": None, "seconds": 2.0, "warnings": [], "stages": {}}
     (tmp_path / "evaluation" / "B1.json").write_text(json.dumps(record))
-    scores = summarise_brain([{"case": "B1"} | score_brain_case(found, truth, SPACING_MM)])
+    scores = summarize_brain([{"case": "B1"} | score_brain_case(found, truth, SPACING_MM)])
     write_scores(tmp_path / "scores.json", scores)
     page, outline = read_page(write_report(tmp_path))
     assert "B1: every modality" in page

@@ -7,9 +7,11 @@ import pytest
 from data_prep import sampling
 
 
-def origins(stage, labels, patch_shape, count, tumor_share=0.5, seed=0, voxels=None):
+def origins(stage, labels, patch_shape, count, foreground_fraction=0.5, seed=0, voxels=None):
     voxels = np.zeros((*labels.shape, 1), np.int16) if voxels is None else voxels
-    return sampling.patch_origins(stage, voxels, labels, patch_shape, count, tumor_share, np.random.default_rng(seed))
+    return sampling.patch_origins(
+        stage, voxels, labels, patch_shape, count, foreground_fraction, np.random.default_rng(seed)
+    )
 
 
 def windows(labels, starts, patch_shape):
@@ -73,14 +75,14 @@ def test_the_tumor_share_of_patches_holds_tumor_and_all_lie_in_the_view(seed):
     labels = (rng.random((20, 30, 25)) < 0.3).astype(np.uint8)
     labels[0, 0, 0] = labels[19, 29, 24] = 2
     patch_shape = (8, 16, 12)
-    starts = origins("tumor", labels, patch_shape, 21, tumor_share=0.7, seed=seed)
+    starts = origins("tumor", labels, patch_shape, 21, foreground_fraction=0.7, seed=seed)
     assert starts.dtype == np.int32 and starts.shape == (21, 3)
     assert (starts >= 0).all() and (starts + patch_shape <= labels.shape).all()
     has_tumor = [(window == 2).any() for window in windows(labels, starts, patch_shape)]
     assert all(has_tumor[: math.floor(21 * 0.7 + 0.5)])
 
 
-def test_tumor_is_off_centre_and_healthy_patches_are_centred_on_liver():
+def test_tumor_is_off_center_and_healthy_patches_are_centered_on_liver():
     labels = np.zeros((40, 40, 40), np.uint8)
     labels[10, 10, 10], labels[28, 28, 28] = 2, 1
     starts = origins("tumor", labels, (16, 16, 16), 200)
@@ -101,7 +103,7 @@ def test_a_volume_without_tumor_gives_no_tumor_patches_but_brain_patches():
 def test_brain_patches_around_tumor_hold_tumor():
     labels = np.zeros((12, 12, 12), np.uint8)
     labels[11, 0, 5] = 1
-    for window in windows(labels, origins("brain", labels, (4, 4, 4), 9, tumor_share=1.0), (4, 4, 4)):
+    for window in windows(labels, origins("brain", labels, (4, 4, 4), 9, foreground_fraction=1.0), (4, 4, 4)):
         assert window.any()
 
 
@@ -116,5 +118,5 @@ def test_what_cannot_be_sampled_is_said_in_words():
         origins("voi", labels, (8, 8, 8), 1)
     with pytest.raises(ValueError, match="single slices"):
         origins("coarse", labels, (2, 8, 8), 1)
-    with pytest.raises(ValueError, match="tumor_share is 1.5"):
-        origins("tumor", labels, (4, 8, 8), 1, tumor_share=1.5)
+    with pytest.raises(ValueError, match="foreground_fraction is 1.5"):
+        origins("tumor", labels, (4, 8, 8), 1, foreground_fraction=1.5)

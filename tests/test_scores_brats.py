@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import lits_rules
-from raunet_jax.scores import score_brain_case, summarise_brain
+from raunet_jax.scores import score_brain_case, summarize_brain
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -58,7 +58,7 @@ def test_means_leave_undefined_values_out():
     empty, tumor = masks()
     tumor[1, 1, 1] = 1
     cases = [{"case": "a"} | score_brain_case(empty, empty, UNIT), {"case": "b"} | score_brain_case(empty, tumor, UNIT)]
-    summary = summarise_brain(cases)
+    summary = summarize_brain(cases)
     assert summary["rule"] == "brats" and [case["case"] for case in summary["cases"]] == ["a", "b"]
     assert summary["whole_tumor"] == {
         "dice": 0.5, "sensitivity": 0, "specificity": 1, "hausdorff95": pytest.approx(373.13 / 2)
@@ -66,7 +66,7 @@ def test_means_leave_undefined_values_out():
 
 
 def test_no_case_leaves_everything_undefined():
-    assert set(summarise_brain([])["whole_tumor"].values()) == {None}
+    assert set(summarize_brain([])["whole_tumor"].values()) == {None}
 
 
 def test_different_shapes_are_refused():

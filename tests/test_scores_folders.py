@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from raunet_jax.grid import Grid
+from raunet_jax.imaging.grid import Grid
+from raunet_jax.imaging.volume import write_nifti
+from raunet_jax.names import case_name
 from raunet_jax.scores import as_stored, score_folders
-from raunet_jax.scores.folders import case_name
-from raunet_jax.volume import write_nifti
 
 AFFINE = np.diag([0.8, 0.9, 2.5, 1.0])
 

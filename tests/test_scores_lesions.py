@@ -93,7 +93,7 @@ def test_a_reference_overlapped_equally_by_two_predictions_goes_to_the_first():
 
 
 def test_the_programs_union_misses_a_prediction_whose_number_no_reference_took():
-    # prediction 1 belongs to reference 2; nothing is relabelled "1", so its own 8 voxels are missing in the union
+    # prediction 1 belongs to reference 2; nothing is relabeled "1", so its own 8 voxels are missing in the union
     lesions = score_lesions(line((5, 12)), line((0, 1), (10, 13)), UNIT)
     (match,) = lesions["matches"]
     assert match["jaccard"] == pytest.approx(3 / 9)

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 import lits_rules
-from raunet_jax.scores import score_liver_case, summarise_liver
+from raunet_jax.scores import score_liver_case, summarize_liver
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -64,7 +64,7 @@ def test_a_case_without_predicted_liver_label_gets_the_challenges_penalty():
             "dice": 0, "jaccard": 0, "voe": 1, "rvd": 9001, "assd": 9001, "rmsd": 9001, "msd": 9001
         }  # fmt: skip
         assert scores["tumor_burden"]["prediction"] == 9001
-    summary = summarise_liver([case("a", volume(tumor=(0, 9)), reference), case("b", reference, reference)])
+    summary = summarize_liver([case("a", volume(tumor=(0, 9)), reference), case("b", reference, reference)])
     assert summary["liver"]["dice_global"] == pytest.approx(2 * 10 / 30)
     assert summary["liver"]["assd"] == pytest.approx(9001 / 2)
     assert summary["tumor_burden"]["max"] == 0
@@ -77,7 +77,7 @@ def test_dice_per_case_and_global_weigh_cases_differently():
         case("large", volume(liver=(0, 39), tumor=(0, 19)), volume(liver=(0, 39), tumor=(0, 19))),
         case("none", volume(liver=(0, 39)), volume(liver=(0, 39))),
     ]
-    tumor = summarise_liver(cases)["tumor"]
+    tumor = summarize_liver(cases)["tumor"]
     assert tumor["dice_per_case"] == pytest.approx((0 + 1 + 1) / 3)
     assert tumor["dice_global"] == pytest.approx(40 / 42)
 
@@ -89,7 +89,7 @@ def test_tumor_scores_are_means_over_detected_lesions_not_over_cases():
     off[..., 10:18] = 2
     missed = volume(liver=(0, 39), tumor=(0, 3))
     missed[..., 10:20] = 2
-    summary = summarise_liver([case("two", off, labels), case("missed", volume(liver=(0, 39)), missed)])
+    summary = summarize_liver([case("two", off, labels), case("missed", volume(liver=(0, 39)), missed)])
     assert summary["tumor"]["jaccard"] == pytest.approx((1 + 8 / 10) / 2)
     assert summary["tumor"]["rvd"] == pytest.approx((0 + 2 / 8) / 2)
     assert summary["tumor"]["msd"] == pytest.approx(1)
@@ -103,18 +103,18 @@ def test_tumor_burden_errors_are_signed():
         case("over", volume(liver=(0, 9), tumor=(0, 4)), volume(liver=(0, 9), tumor=(0, 0))),
         case("under", volume(liver=(0, 9)), volume(liver=(0, 9), tumor=(0, 1))),
     ]
-    summary = summarise_liver(cases)
+    summary = summarize_liver(cases)
     assert summary["tumor_burden"] == pytest.approx({"rmse": np.sqrt((0.4**2 + 0.2**2) / 2), "max": 0.2})
     assert summary["tumor_burden_without_habits"]["max"] == pytest.approx(0.4)
 
 
-def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_cancelled():
+def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_canceled():
     # one lesion found (+1), one bridge of two failed (+1 - 2)
     reference = volume(liver=(0, 39), tumor=(0, 3))
     reference[..., [10, 30]] = 2
     prediction = volume(liver=(0, 39), tumor=(0, 3))
     prediction[..., 10:31] = 2
-    summary = summarise_liver([case("a", prediction, reference)])
+    summary = summarize_liver([case("a", prediction, reference)])
     assert summary["cases"][0]["lesions"]["detected"] == 0
     assert (summary["tumor"]["jaccard"], summary["tumor"]["msd"]) == (0, 9001)
     assert summary["tumor_without_habits"]["jaccard"] == 1
@@ -124,7 +124,7 @@ def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_cancelle
 
 def test_random_cases_agree_with_the_rules_acted_out_voxel_by_voxel():
     drawings = [drawn(seed) for seed in range(36)]
-    summary = summarise_liver([case(str(seed), *drawing) for seed, drawing in enumerate(drawings)])
+    summary = summarize_liver([case(str(seed), *drawing) for seed, drawing in enumerate(drawings)])
     expected = lits_rules.summary(drawings)
     for group, values in expected.items():
         found = {name: summary[group][name] for name in values}
@@ -151,7 +151,7 @@ def test_the_kind_and_order_of_the_array_do_not_matter():
 
 def test_undefined_values_are_none_and_the_rest_is_strict_json():
     empty = volume()
-    summary = summarise_liver([case("empty", empty, empty)])
+    summary = summarize_liver([case("empty", empty, empty)])
     assert summary["liver"]["dice_global"] is None and summary["tumor"]["dice_global"] is None
     assert summary["tumor"]["dice_per_case"] == 1
     assert summary["tumor_burden"] == {"rmse": None, "max": None}
@@ -162,14 +162,14 @@ def test_undefined_values_are_none_and_the_rest_is_strict_json():
 
 
 def test_no_case_leaves_everything_undefined():
-    summary = summarise_liver([])
+    summary = summarize_liver([])
     for group in ("liver", "tumor", "tumor_without_habits", "detection", "tumor_burden"):
         assert set(summary[group].values()) == {None}, group
 
 
 def test_a_summary_can_be_made_from_cases_that_went_through_json():
     cases = [case("a", volume(liver=(0, 9), tumor=(2, 4)), volume(liver=(1, 9), tumor=(3, 4)), (2.5, 0.7, 0.7))]
-    assert summarise_liver(json.loads(json.dumps(cases))) == summarise_liver(cases)
+    assert summarize_liver(json.loads(json.dumps(cases))) == summarize_liver(cases)
 
 
 @pytest.mark.parametrize(

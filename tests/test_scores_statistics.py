@@ -12,9 +12,9 @@ from raunet_jax.scores import (
     score_brain_case,
     score_custom_case,
     score_liver_case,
-    summarise_brain,
-    summarise_custom,
-    summarise_liver,
+    summarize_brain,
+    summarize_custom,
+    summarize_liver,
 )
 from raunet_jax.scores.statistics import bootstrap_sums, mean_interval, score_intervals, signed_rank
 
@@ -56,16 +56,16 @@ def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap():
 
 @pytest.mark.parametrize("group", LITS)
 def test_intervals_are_the_quantiles_of_the_summary_over_all_resamples(group):
-    """All 6**6 ways to draw six cases, each summarised as a set of its own: nothing is shared with the code's sums."""
+    """All 6**6 ways to draw six cases, each summarized as a set of its own: nothing is shared with the code's sums."""
     cases = liver_cases()
     # LiTS's program counts a found lesion and a bridge of two that fails as 2 - 2 = 0, and then looks at neither.
     assert cases[5]["lesions"]["detected"] == 0 and any(match["detected"] for match in cases[5]["lesions"]["matches"])
-    found = score_intervals(summarise_liver(cases))[group]
+    found = score_intervals(summarize_liver(cases))[group]
     samples: dict[str, list[float]] = {name: [] for name in found}
-    # The order of drawing does not matter to the summary, so each multiset is summarised once.
+    # The order of drawing does not matter to the summary, so each multiset is summarized once.
     counts = collections.Counter(tuple(sorted(drawn)) for drawn in itertools.product(range(6), repeat=6))
     for drawn, times in counts.items():
-        summary = summarise_liver([cases[index] for index in drawn])[group]
+        summary = summarize_liver([cases[index] for index in drawn])[group]
         for name in found:
             if summary[name] is not None:
                 samples[name] += [summary[name]] * times
@@ -105,7 +105,7 @@ def test_a_resample_draws_as_many_cases_as_there_are_and_each_about_as_often():
 
 def test_means_are_the_summarys_and_deviations_those_of_cases_or_lesions():
     cases = liver_cases()
-    summary = summarise_liver(cases)
+    summary = summarize_liver(cases)
     found = score_intervals(summary)
     for group in LITS:
         assert {name: spread["mean"] for name, spread in found[group].items()} == summary[group]
@@ -124,7 +124,7 @@ def test_means_are_the_summarys_and_deviations_those_of_cases_or_lesions():
 
 @pytest.mark.parametrize("cases", [0, 1])
 def test_fewer_than_two_cases_have_no_spread(cases):
-    for summary in (summarise_liver(liver_cases()[:cases]), summarise_brain(brain_cases()[:cases])):
+    for summary in (summarize_liver(liver_cases()[:cases]), summarize_brain(brain_cases()[:cases])):
         found = score_intervals(summary)
         assert found["unit"] == "case"
         for group in found.values():
@@ -140,14 +140,14 @@ def test_a_score_that_one_case_alone_has_has_no_interval():
         {"case": "a"} | score_custom_case(tumor, tumor, UNIT),
         {"case": "b"} | score_custom_case(0 * tumor, tumor, UNIT),
     ]
-    found = score_intervals(summarise_custom(cases))["foreground"]
+    found = score_intervals(summarize_custom(cases))["foreground"]
     assert (found["assd"]["n"], found["assd"]["low"]) == (1, None)
     assert (found["dice"]["low"], found["dice"]["mean"], found["dice"]["high"]) == (0, 0.5, 1)
     assert "dice_std" not in found
 
 
 def test_an_organ_without_scores_has_no_intervals():
-    found = score_intervals(summarise_liver(liver_cases()) | {"tumor": None, "tumor_without_habits": None})
+    found = score_intervals(summarize_liver(liver_cases()) | {"tumor": None, "tumor_without_habits": None})
     assert "liver" in found and not {"tumor", "tumor_without_habits", "liver_and_tumor"} & found.keys()
 
 

@@ -45,15 +45,15 @@ def test_stray_voxels_in_the_corners_are_far_away(way):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_surfaces_of_many_slices_agree_with_a_voxels_eighteen_neighbours(seed):
+def test_surfaces_of_many_slices_agree_with_a_voxels_eighteen_neighbors(seed):
     mask = np.random.default_rng(seed).random((53, 7, 8)) < 0.97
     mask[20:24] = False
     mask[:, :, 6] &= mask[:, :, 5]
     around = np.pad(mask, 1)
     steps = [step for step in np.ndindex(3, 3, 3) if 0 < np.abs(np.subtract(step, 1)).sum() < 3]
-    neighbours = [around[z : z + 53, y : y + 7, x : x + 8] for z, y, x in steps]
-    assert len(neighbours) == 18
-    np.testing.assert_array_equal(surface(mask), mask & ~np.all(neighbours, axis=0))
+    neighbors = [around[z : z + 53, y : y + 7, x : x + 8] for z, y, x in steps]
+    assert len(neighbors) == 18
+    np.testing.assert_array_equal(surface(mask), mask & ~np.all(neighbors, axis=0))
 
 
 def test_the_arrays_memory_order_does_not_matter():
@@ -62,7 +62,7 @@ def test_the_arrays_memory_order_does_not_matter():
     assert surface_scores(np.asfortranarray(prediction), reference[:, ::-1].copy()[:, ::-1], (3.0, 2.0, 1.0)) == scores
 
 
-def test_two_voxels_are_as_far_apart_as_their_centres():
+def test_two_voxels_are_as_far_apart_as_their_centers():
     prediction, reference = np.zeros((2, 3, 5, 5), bool)
     prediction[0, 0, 0] = True
     reference[2, 0, 4] = True

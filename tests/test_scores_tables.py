@@ -11,8 +11,8 @@ from raunet_jax.scores import (
     print_tables,
     score_brain_case,
     score_liver_case,
-    summarise_brain,
-    summarise_liver,
+    summarize_brain,
+    summarize_liver,
     write_scores,
 )
 from raunet_jax.scores.tables import seen_before
@@ -26,12 +26,12 @@ def liver_scores():
     healthy = labels.copy()
     labels[0, 0, 2:4] = 2
     cases = [("a", labels, labels), ("b", healthy, labels)]
-    return summarise_liver([{"case": name} | score_liver_case(p, r, UNIT) for name, p, r in cases])
+    return summarize_liver([{"case": name} | score_liver_case(p, r, UNIT) for name, p, r in cases])
 
 
 def brain_scores():
     tumor = np.ones((2, 2, 2), np.uint8)
-    return summarise_brain([{"case": "a"} | score_brain_case(tumor, tumor, UNIT)])
+    return summarize_brain([{"case": "a"} | score_brain_case(tumor, tumor, UNIT)])
 
 
 def printed(scores):
@@ -143,7 +143,7 @@ def test_brain_scores_print_their_own_table():
     assert "ours (1 case)" in text and "Table IX" in text and "373.13" in text and "5.872" in text
 
 
-@pytest.mark.parametrize("scores", [liver_scores(), brain_scores(), summarise_liver([]), summarise_brain([])])
+@pytest.mark.parametrize("scores", [liver_scores(), brain_scores(), summarize_liver([]), summarize_brain([])])
 def test_every_row_has_a_value_for_every_column(scores):
     for table in comparison_tables(scores):
         for row in (*table.ours, *table.published):

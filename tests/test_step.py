@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from configs import common
-from raunet_jax.augmentation import OFF, Augmentation
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.step import (
+from raunet_jax.training.augmentation import OFF, Augmentation
+from raunet_jax.training.step import (
     TrainState,
     end_epoch,
-    joined_axis,
     make_state,
     make_train_step,
     plateau,
+    reduction_axis,
     replicate,
     split_over_devices,
 )
@@ -45,8 +45,10 @@ def batch():
     return {"image": image, "mask": (image > 100).astype(np.uint8), "low": low, "high": high, "case": list("abcd")}
 
 
-NETWORK = make_network(recipe(), joined_axis())
-SMALL = Small(Settings(axis_name=joined_axis()))  # compiled in no time, where what the network is given is in question
+NETWORK = make_network(recipe(), reduction_axis())
+SMALL = Small(
+    Settings(axis_name=reduction_axis())
+)  # compiled in no time, where what the network is given is in question
 
 
 def begin(network=NETWORK):

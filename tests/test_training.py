@@ -15,10 +15,14 @@ from flax import linen as nn
 
 import tiny_lits
 from data_prep import patch_dataset
-from raunet_jax import batches, recipe, training
+from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.layers import Conv
+from raunet_jax.run_folder import RunError
+from raunet_jax.signals import Stopped, StopRequest, catch_signals
+from raunet_jax.training import batches
+from raunet_jax.training import loop as training
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EPOCH_STEPS, EPOCHS = 3, 3
@@ -26,7 +30,9 @@ CUT = 4  # the step after whose loss a run is interrupted: in the middle of the 
 
 KILLED = """
 import os, pathlib, signal, sys
-from raunet_jax import recipe, training
+from raunet_jax import recipe
+from raunet_jax.signals import StopRequest
+from raunet_jax.training import loop as training
 
 config, patch_set, run, cut, network = sys.argv[1:]
 if network == "small":
@@ -40,7 +46,7 @@ def record_and_die(fold_run, number, cases, loss):
         os.kill(os.getpid(), signal.SIGKILL)
 
 training.FoldRun.record = record_and_die
-training.train_fold(recipe.load(pathlib.Path(config)), pathlib.Path(patch_set), pathlib.Path(run), 0, [])
+training.train_fold(recipe.load(pathlib.Path(config)), pathlib.Path(patch_set), pathlib.Path(run), 0, StopRequest())
 """
 
 
@@ -82,7 +88,7 @@ def unbroken(begun, tmp_path_factory):
     run = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patch:
         use_small_network(patch)
-        training.train_fold(*begun, run, 0, [])
+        training.train_fold(*begun, run, 0, StopRequest())
     return run
 
 
@@ -163,11 +169,13 @@ def train_and_die(config, patch_set, run, cut, network, place):
 def test_raunet_killed_within_an_epoch_ends_as_if_it_never_was(begun, tmp_path):
     config, patch_set = begun
     config = changed(config, epochs=2)
-    training.train_fold(config, patch_set, tmp_path / "unbroken", 0, [])  # first: the other finds it compiled
+    training.train_fold(
+        config, patch_set, tmp_path / "unbroken", 0, StopRequest()
+    )  # first: the other finds it compiled
     run = tmp_path / "run"
     train_and_die(config, patch_set, run, CUT, "raunet", tmp_path)
     assert len(rows(run)) == 1
-    training.train_fold(config, patch_set, run, 0, [])
+    training.train_fold(config, patch_set, run, 0, StopRequest())
     assert_same_run(run, tmp_path / "unbroken")
 
 
@@ -179,7 +187,7 @@ def test_a_kill_after_a_checkpoint_within_the_epoch_costs_no_more_than_the_steps
     train_and_die(changed(config, checkpoint_minutes=0.0), patch_set, run, CUT + 1, "small", tmp_path)
     step, _, loop = checkpoint(run)
     assert step == CUT and len(loop["losses"]) == CUT - EPOCH_STEPS
-    training.train_fold(config, patch_set, run, 0, [])
+    training.train_fold(config, patch_set, run, 0, StopRequest())
     assert f"going on from step {CUT}" in capsys.readouterr().err
     assert_same_run(run, unbroken)
 
@@ -188,15 +196,15 @@ def test_a_kill_after_a_checkpoint_within_the_epoch_costs_no_more_than_the_steps
 def test_a_signal_saves_within_the_epoch_and_the_same_call_goes_on(
     small, unbroken, tmp_path, monkeypatch, capsys, signum, status
 ):
-    with monkeypatch.context() as patch, pytest.raises(training.Stopped, match=f"{signum.name}.*resumes") as stopped:
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"{signum.name}.*resumes") as stopped:
         interrupt(patch, signum)
-        with training.stop_requests() as asked:
-            training.train_fold(*small, tmp_path, 0, asked)
+        with catch_signals() as stop:
+            training.train_fold(*small, tmp_path, 0, stop)
     assert stopped.value.exit_status == status
     step, _, loop = checkpoint(tmp_path)
     assert step == CUT + 1 and len(loop["losses"]) == step - EPOCH_STEPS
-    with training.stop_requests() as asked:
-        training.train_fold(*small, tmp_path, 0, asked)
+    with catch_signals() as stop:
+        training.train_fold(*small, tmp_path, 0, stop)
     assert f"going on from step {step}" in capsys.readouterr().err
     assert_same_run(tmp_path, unbroken)
 
@@ -206,7 +214,7 @@ def test_saving_at_every_step_changes_nothing(small, unbroken, tmp_path, monkeyp
     saved = []
     save = training.FoldRun.save
     monkeypatch.setattr(training.FoldRun, "save", lambda run, *given: (saved.append(run.step), save(run, *given)))
-    training.train_fold(changed(config, checkpoint_minutes=0.0), patch_set, tmp_path, 0, [])
+    training.train_fold(changed(config, checkpoint_minutes=0.0), patch_set, tmp_path, 0, StopRequest())
     assert saved == list(range(1, EPOCHS * EPOCH_STEPS + 1))
     assert_same_run(tmp_path, unbroken)
 
@@ -216,18 +224,18 @@ def test_augmentation_is_drawn_again_as_it_was_after_a_resume(small, unbroken, t
     augment = {"flip": ("x", "y"), "quarter_turns": True, "rotation": 15.0, "scale": 0.15, "intensity": 0.1}
     config = changed(config, augment=augment)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    training.train_fold(config, patch_set, whole, 0, [])
-    with monkeypatch.context() as patch, pytest.raises(training.Stopped), training.stop_requests() as asked:
+    training.train_fold(config, patch_set, whole, 0, StopRequest())
+    with monkeypatch.context() as patch, pytest.raises(Stopped), catch_signals() as stop:
         interrupt(patch, signal.SIGTERM)
-        training.train_fold(config, patch_set, cut, 0, asked)
-    training.train_fold(config, patch_set, cut, 0, [])
+        training.train_fold(config, patch_set, cut, 0, stop)
+    training.train_fold(config, patch_set, cut, 0, StopRequest())
     assert_same_run(whole, cut)
     assert all(row["loss"] != plain["loss"] for row, plain in zip(rows(whole), rows(unbroken), strict=True))
 
 
 def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
     before = checkpoint(unbroken)[0], rows(unbroken)
-    training.train_fold(*small, unbroken, 0, [])
+    training.train_fold(*small, unbroken, 0, StopRequest())
     assert "trained already, 9 steps" in capsys.readouterr().err
     assert (checkpoint(unbroken)[0], rows(unbroken)) == before
 
@@ -236,8 +244,8 @@ def test_a_run_begun_with_another_recipe_is_refused_by_field_and_values(small, u
     config, patch_set = small
     other = changed(config, batch_size=2, box_margin=9)
     message = "begun with another recipe.*box_margin: 2, 9; batch_size: 4, 2.*--workdir"
-    with pytest.raises(training.TrainingError, match=message):
-        training.train_fold(other, patch_set, unbroken, 0, [])
+    with pytest.raises(RunError, match=message):
+        training.train_fold(other, patch_set, unbroken, 0, StopRequest())
 
 
 def spoil(monkeypatch, at, spoiled):
@@ -263,14 +271,12 @@ def cases_of_step(config, patch_set, number):
 
 def test_a_run_does_not_go_on_with_another_patch_set(small, tmp_path):
     config, patch_set = small
-    with pytest.raises(training.Stopped):
-        training.train_fold(config, patch_set, tmp_path / "fold_0", 0, [signal.SIGTERM])
+    with pytest.raises(Stopped):
+        training.train_fold(config, patch_set, tmp_path / "fold_0", 0, StopRequest(signal.SIGTERM))
     other = tmp_path / "coarse_other" / patch_set.name
     shutil.copytree(patch_set, other)
-    with pytest.raises(
-        training.TrainingError, match=f"was begun with patch set {patch_set.parent.name}, and this is coarse_other"
-    ):
-        training.train_fold(config, other, tmp_path / "fold_0", 0, [])
+    with pytest.raises(RunError, match=f"was started with patch set {patch_set.parent.name}, and this is coarse_other"):
+        training.train_fold(config, other, tmp_path / "fold_0", 0, StopRequest())
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_good_checkpoint(
@@ -278,8 +284,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_
 ):
     spoil(monkeypatch, 5, lambda state, metrics: (state, metrics | {"loss": np.float32("nan")}))
     message = f"loss of step 5 is nan, on cases {cases_of_step(*small, 5)}. .*lower learning_rate"
-    with pytest.raises(training.TrainingError, match=message):
-        training.train_fold(*small, tmp_path, 0, [])
+    with pytest.raises(RunError, match=message):
+        training.train_fold(*small, tmp_path, 0, StopRequest())
     assert checkpoint(tmp_path)[0] == EPOCH_STEPS
 
 
@@ -289,26 +295,26 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(smal
 
     spoil(monkeypatch, 2 * EPOCH_STEPS, spoiled)
     message = f"weights after step 6 are not finite, on cases {cases_of_step(*small, 6)}. .*lower learning_rate"
-    with pytest.raises(training.TrainingError, match=message):
-        training.train_fold(*small, tmp_path, 0, [])
+    with pytest.raises(RunError, match=message):
+        training.train_fold(*small, tmp_path, 0, StopRequest())
     assert checkpoint(tmp_path)[0] == EPOCH_STEPS
 
 
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
-    with pytest.raises(training.TrainingError, match="batch_size 4 does not divide over 3 devices"):
-        training.train_fold(*small, tmp_path, 0, [])
+    with pytest.raises(RunError, match="batch_size 4 does not divide over 3 devices"):
+        training.train_fold(*small, tmp_path, 0, StopRequest())
 
 
 def test_a_second_signal_goes_to_whoever_handled_it_before():
     received = []
     before = signal.signal(signal.SIGTERM, lambda signum, _: received.append(signum))
     try:
-        with training.stop_requests() as asked:
+        with catch_signals() as stop:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert (asked, received) == ([signal.SIGTERM], [])
+            assert (stop.signum, received) == (signal.SIGTERM, [])
             os.kill(os.getpid(), signal.SIGTERM)
-            assert (asked, received) == ([signal.SIGTERM], [signal.SIGTERM])
+            assert (stop.signum, received) == (signal.SIGTERM, [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
         assert len(received) == 2
     finally:

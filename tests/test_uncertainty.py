@@ -6,9 +6,9 @@ from scipy import stats
 
 import exact_models
 from exact_models import TUMOR, VOI, model, models, rule
-from raunet_jax.cascade import Segmentation, segment
-from raunet_jax.uncertainty import entropy_bits, uncertainty_map
-from raunet_jax.volume import Grid, Volume
+from raunet_jax.imaging.volume import Grid, Volume
+from raunet_jax.inference.cascade import Segmentation, segment
+from raunet_jax.inference.uncertainty import entropy_bits, uncertainty_map
 
 
 def exact_volume(hu):

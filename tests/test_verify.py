@@ -298,7 +298,7 @@ def test_a_worker_that_dies_takes_no_other_case_with_it(config, root, monkeypatc
     monkeypatch.setattr(verify, "check_case", die_of_case_one)
     found = verify.verify(config).findings
     assert [one.case for one in found] == ["volume-1", "volume-2"]
-    assert "was killed" in found[0].value and "no voxel is labelled" in found[1].value
+    assert "was killed" in found[0].value and "no voxel is labeled" in found[1].value
 
 
 def test_a_folder_for_hashes_that_cannot_be_written_costs_only_time_and_is_said(config, root, tmp_path, capsys):

@@ -1,8 +1,8 @@
 import pytest
 
 from configs import liver_coarse, liver_tumor, liver_voi
-from raunet_jax.geometry import Box
-from raunet_jax.views import view_for
+from raunet_jax.imaging.geometry import Box
+from raunet_jax.imaging.views import view_for
 
 LIVER = Box((5, 100, 3), (40, 200, 180))
 

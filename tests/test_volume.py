@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from raunet_jax.volume import (
+from raunet_jax.imaging.volume import (
     VolumeError,
     read_mask,
     read_modalities,
@@ -22,7 +22,7 @@ CT = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "ct"
 
 
 def oblique(orientation="RAS", shape=SHAPE_XYZ, angle=0.2) -> np.ndarray:
-    """(4, 4) of a file whose axes grow towards about `orientation`, spaced .7, .8 and 2.5 mm, turned by `angle`."""
+    """(4, 4) of a file whose axes grow toward about `orientation`, spaced .7, .8 and 2.5 mm, turned by `angle`."""
     affine = np.zeros((4, 4))
     for axis, letter in enumerate(orientation):
         world = next(index for index, pair in enumerate(("LR", "PA", "IS")) if letter in pair)

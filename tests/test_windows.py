@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from raunet_jax.windows import AHEAD, check_window, empty_windows, predict_windows, window_origins
+from raunet_jax.inference.windows import AHEAD, check_window, empty_windows, predict_windows, window_origins
 
 PATCH, STEP = (2, 4, 3), (1, 3, 2)
 SHAPE = (5, 9, 8)
@@ -32,7 +32,7 @@ def windows_of(voxels, patch, step):
 
 
 def weight_of(place, patch):
-    """Of the Gaussian around a window's centre, its standard deviation an eighth of each side."""
+    """Of the Gaussian around a window's center, its standard deviation an eighth of each side."""
     return np.exp(-sum(((at - (side - 1) / 2) / (side / 8)) ** 2 for at, side in zip(place, patch, strict=True)) / 2)
 
 

@@ -9,7 +9,7 @@ from raunet_jax.networks.convolution import upsample
 from raunet_jax.networks.layers import Conv, NormRelu, max_pool
 from raunet_jax.networks.lowering import rewrites
 
-REMATERIALISATIONS = ("none", "blocks", "all")
+REMATERIALIZATIONS = ("none", "blocks", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class NormReluConv(nn.Module):
 class ResidualBlock(nn.Module):
     """`Res(c)`, Equation 1: a bottleneck of windows 1, 3, 1 and widths c/4, c/4, c, plus a convolved identity path.
 
-    It is given an array, or a Joined.
+    It is given an array, or a DeferredConcat.
     """
 
     features: int

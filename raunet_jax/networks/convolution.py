@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.products import by_voxel, convolve_plane, natively, product, shifted
+from raunet_jax.networks.products import apply_flattened, convolve_plane, product, shifted, xla_conv
 
 # Of voxels repeated twice, a window of three taps sees two: (place 1 and 0 in a block of 2, tap before, tap after).
 MERGED_TAPS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
 WINOGRAD_CHANNELS, WINOGRAD_SIZE = 32, 2**20  # from which on its fewer products outweigh its sums (measured)
 
 
-class Joined(NamedTuple):
+class DeferredConcat(NamedTuple):
     """`concatenate([upsample(low), skip])` along the channels, not yet formed: the rewrite "split"."""
 
     low: Float[Array, "b *half i"]
@@ -23,7 +23,7 @@ class Joined(NamedTuple):
 
 
 def upsample(x: Float[Array, "b *space c"]) -> Float[Array, "b *double c"]:
-    """Each voxel repeated twice in every spatial dimension (nearest neighbour)."""
+    """Each voxel repeated twice in every spatial dimension (nearest neighbor)."""
     batch, *space, channels = x.shape
     single = [part for size in space for part in (size, 1)]
     double = [part for size in space for part in (size, 2)]
@@ -32,27 +32,29 @@ def upsample(x: Float[Array, "b *space c"]) -> Float[Array, "b *double c"]:
 
 
 def join(low: Float[Array, "b *half i"], skip: Float[Array, "b *space j"], rewrites: Collection[str] = ()):
-    """`upsample(low)` and `skip` along the channels: one array, or with the rewrite "split" a Joined."""
-    return Joined(low, skip) if "split" in rewrites else jnp.concatenate([upsample(low), skip], axis=-1)
+    """`upsample(low)` and `skip` along the channels: one array, or with the rewrite "split" a DeferredConcat."""
+    return DeferredConcat(low, skip) if "split" in rewrites else jnp.concatenate([upsample(low), skip], axis=-1)
 
 
 def convolve(
-    x: Float[Array, "b *space i"] | Joined, kernel: Float[Array, "*window i o"], rewrites: Collection[str] = ()
+    x: Float[Array, "b *space i"] | DeferredConcat, kernel: Float[Array, "*window i o"], rewrites: Collection[str] = ()
 ) -> Float[Array, "b *space o"]:
     """SAME convolution with zero padding and stride 1; `window` is 1 or 3 voxels in every dimension."""
     rewrites = frozenset(rewrites)
     if jnp.result_type(*jax.tree.leaves(x)) == jnp.bfloat16:
-        rewrites -= {"winograd", "taps"}  # whose sums of rounded products are three times less exact
-    if isinstance(x, Joined):
+        rewrites -= {"winograd", "shift_and_matmul"}  # whose sums of rounded products are three times less exact
+    if isinstance(x, DeferredConcat):
         border = x.low.shape[-1]
         low = _convolve_upsampled(x.low, kernel[..., :border, :], rewrites)
         return low + convolve(x.skip, kernel[..., border:, :], rewrites)
     *window, channels, features = kernel.shape
     if "dots" in rewrites and set(window) == {1}:
-        return by_voxel(lambda voxels: product(voxels, kernel.reshape(channels, features)), x)
-    if "taps" in rewrites and features == 1:
+        return apply_flattened(lambda voxels: product(voxels, kernel.reshape(channels, features)), x)
+    if "shift_and_matmul" in rewrites and features == 1:
         return _convolve_after_products(x, kernel)
-    if "taps" in rewrites and channels == 1 and len(window) == 2:  # in 3D its 27 arrays would be kept for the gradient
+    if (
+        "shift_and_matmul" in rewrites and channels == 1 and len(window) == 2
+    ):  # in 3D its 27 arrays would be kept for the gradient
         return _convolve_by_products(x, kernel)
     if "winograd" in rewrites and _in_pairs(x, window):
         return _convolve_slices_in_pairs(x, kernel, rewrites)
@@ -69,7 +71,7 @@ def _in_pairs(x, window) -> bool:
 
 def _by_xla(x, kernel, padding, rewrites):
     """By XLA's own convolution; where it is 2D, as that runs best."""
-    return (convolve_plane if kernel.ndim == 4 else natively)(x, kernel, padding, rewrites)
+    return (convolve_plane if kernel.ndim == 4 else xla_conv)(x, kernel, padding, rewrites)
 
 
 def _each_slice(x, kernel, padding, rewrites):
@@ -92,10 +94,10 @@ def _convolve_slices_in_pairs(x, kernel, rewrites):
     padded = _pad(x, [1])
     even, odd = padded[:, 0::2], padded[:, 1::2]
     x0, x1, x2, x3 = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the four slices that a pair sees
-    sides, centre = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
+    sides, center = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
     first = _each_slice(x0 - x2, kernel[0], "SAME", rewrites)
-    plus = _each_slice(x1 + x2, sides + centre, "SAME", rewrites)
-    minus = _each_slice(x2 - x1, sides - centre, "SAME", rewrites)
+    plus = _each_slice(x1 + x2, sides + center, "SAME", rewrites)
+    minus = _each_slice(x2 - x1, sides - center, "SAME", rewrites)
     last = _each_slice(x1 - x3, kernel[2], "SAME", rewrites)
     pairs = jnp.stack([first + plus + minus, plus - minus - last], axis=2)  # b z/2 2 y x o
     return pairs.reshape(*x.shape[:-1], -1)
@@ -133,7 +135,7 @@ def _convolve_upsampled(x, kernel, rewrites):
         return convolve(upsample(x), kernel, rewrites)
     if len(window) == 2 or "slices" not in rewrites:
         return _convolve_places(x, kernel, rewrites)
-    # Along z by differences of neighbours, three products for two slices where places take four: with S = w0 + w1 + w2
+    # Along z by differences of neighbors, three products for two slices where places take four: with S = w0 + w1 + w2
     # out[2j] = S x[j] - w0 (x[j] - x[j-1]) and out[2j+1] = S x[j] + w2 (x[j+1] - x[j]).
     steps = jnp.diff(_pad(x, [1]), axis=1)
     whole, before, after = (

@@ -13,18 +13,20 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.convolution import Joined, convolve
-from raunet_jax.networks.products import add_bias, by_voxel, sum_voxels
+from raunet_jax.networks.convolution import DeferredConcat, convolve
+from raunet_jax.networks.products import add_bias, apply_flattened, sum_voxels
 
 EPSILON = 1e-3  # of batch norm: Keras's
 
 
-def max_pool(x: Float[Array, "b *space c"], rewrites: Collection[str] = ("pairs",)) -> Float[Array, "b *half c"]:
+def max_pool(
+    x: Float[Array, "b *space c"], rewrites: Collection[str] = ("pairwise_max_pool",)
+) -> Float[Array, "b *half c"]:
     """Maximum over blocks of 2 voxels in every spatial dimension, all of which must be even."""
     for size in x.shape[1:-1]:
         if size % 2:
             raise ValueError(f"cannot pool {size} voxels in pairs; every size of {x.shape[1:-1]} must be even")
-    if "pairs" not in rewrites:
+    if "pairwise_max_pool" not in rewrites:
         window = (2,) * (x.ndim - 2)
         return nn.max_pool(x, window, window)
     # Pairs, axis by axis: the gradient of one maximum over a block divides by how many voxels equal it, and that is
@@ -43,7 +45,7 @@ class Conv(nn.Module):
     rewrites: Collection[str] = ()
 
     @nn.compact
-    def __call__(self, x: Array | Joined) -> Array:
+    def __call__(self, x: Array | DeferredConcat) -> Array:
         parts = jax.tree.leaves(x)
         channels = sum(part.shape[-1] for part in parts)
         shape = (*(self.window,) * (parts[0].ndim - 2), channels, self.features)
@@ -51,14 +53,15 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = jax.tree.map(lambda array: jnp.asarray(array, self.dtype), (x, kernel, bias))
         rewrites = frozenset(self.rewrites)
-        return by_voxel(lambda voxels: add_bias(voxels, bias, rewrites), convolve(x, kernel, rewrites))
+        return apply_flattened(lambda voxels: add_bias(voxels, bias, rewrites), convolve(x, kernel, rewrites))
 
 
 class NormRelu(nn.Module):
-    """Batch norm over all voxels, then ReLU, for one array or a Joined; parameters as Flax's batch norm names them.
+    """Batch norm over all voxels, then ReLU, for one array or a DeferredConcat; parameters named as in Flax.
 
-    Statistics are of float32. Nearest upsampling repeats every voxel equally often, so those of a Joined's upsampled
-    half are those of the small array. `axis_name`: mapped axis over whose devices they are joined while training.
+    Statistics are of float32. Nearest upsampling repeats every voxel equally often, so those of the upsampled half of
+    a DeferredConcat are those of the small array. `axis_name`: mapped axis over whose devices they are
+    joined while training.
     """
 
     momentum: float
@@ -67,7 +70,7 @@ class NormRelu(nn.Module):
     rewrites: Collection[str] = ()
 
     @nn.compact
-    def __call__(self, x: Array | Joined, train: bool) -> Array | Joined:
+    def __call__(self, x: Array | DeferredConcat, train: bool) -> Array | DeferredConcat:
         parts, form = jax.tree.flatten(x)
         shape = (sum(part.shape[-1] for part in parts),)
         scale = self.param("scale", nn.initializers.ones_init(), shape)
@@ -87,8 +90,10 @@ class NormRelu(nn.Module):
         return form.unflatten([self._each_voxel(*piece, axis_name, train) for piece in pieces])
 
     def _each_voxel(self, x, mean, var, scale, bias, axis_name, own):
-        norm_relu = functools.partial(_norm_relu_by_own, axis_name, frozenset(self.rewrites)) if own else _norm_relu
-        return by_voxel(lambda voxels: norm_relu(voxels, mean, var, scale, bias).astype(self.dtype), x)
+        norm_relu = (
+            functools.partial(_batch_norm_relu_train, axis_name, frozenset(self.rewrites)) if own else _norm_relu
+        )
+        return apply_flattened(lambda voxels: norm_relu(voxels, mean, var, scale, bias).astype(self.dtype), x)
 
     def _statistics(self, voxels, axis_name):
         """Mean and variance of each channel, of all devices' voxels."""
@@ -104,10 +109,10 @@ def _norm_relu(voxels: Float[Array, "n c"], mean, var, scale, bias):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _norm_relu_by_own(axis_name, rewrites, voxels, mean, var, scale, bias):
+def _batch_norm_relu_train(axis_name, rewrites, voxels, mean, var, scale, bias):
     """`_norm_relu` where `mean` and `var` are the statistics of `voxels`, and its gradient knows how they move.
 
-    With d the gradient before ReLU and h the normalised voxels, that of the voxels is
+    With d the gradient before ReLU and h the normalized voxels, that of the voxels is
     scale / deviation * (d - mean(d) - h mean(d h)): two sums, where going back step by step takes four.
     """
     return _norm_relu(voxels, mean, var, scale, bias)
@@ -120,14 +125,14 @@ def _forward(axis_name, rewrites, *arguments):
 def _backward(axis_name, rewrites, arguments, gradient):
     voxels, mean, var, scale, bias = arguments
     inverse = jax.lax.rsqrt(var + EPSILON)
-    normalised = (voxels - mean) * inverse
+    normalized = (voxels - mean) * inverse
     gradient = jnp.where(_norm_relu(*arguments) > 0, gradient, 0)
-    to_bias, to_scale = sum_voxels(gradient, rewrites), sum_voxels(gradient * normalised, rewrites)
+    to_bias, to_scale = sum_voxels(gradient, rewrites), sum_voxels(gradient * normalized, rewrites)
     means = to_bias / len(voxels), to_scale / len(voxels)
     if axis_name is not None:
         means = jax.lax.pmean(means, axis_name)
-    to_voxels = scale * inverse * (gradient - means[0] - normalised * means[1])
+    to_voxels = scale * inverse * (gradient - means[0] - normalized * means[1])
     return to_voxels.astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
 
 
-_norm_relu_by_own.defvjp(_forward, _backward)
+_batch_norm_relu_train.defvjp(_forward, _backward)

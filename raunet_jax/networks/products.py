@@ -10,22 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-PACK, PACKED_FEATURES = 4, 4  # neighbours along x; up to how many features a matrix product is too narrow by itself
+PACK, PACKED_FEATURES = 4, 4  # neighbors along x; up to how many features a matrix product is too narrow by itself
 TREE = 32  # a sum of more XLA would divide itself
 SHIFTED_SIZE = 2**25  # from which on copies of an array and its gradient, shifted, cost more than they save (measured)
 
 
-def by_voxel(function: Callable, x: Float[Array, "b *space i"]) -> Float[Array, "b *space o"]:
+def apply_flattened(function: Callable, x: Float[Array, "b *space i"]) -> Float[Array, "b *space o"]:
     """`function` (n, i) -> (n, o) of all voxels of `x`."""
     return function(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def sum_voxels(voxels: Float[Array, "n c"], rewrites: Collection[str]) -> Float[Array, " c"]:
-    """`voxels.sum(0)`, by the rewrite "tree" of every 32 first.
+    """`voxels.sum(0)`, by the rewrite "tree_sum" of every 32 first.
 
     A plain sum XLA would take over the axes that the voxels once had, at which its CPU is several times slower.
     """
-    if "tree" in rewrites and len(voxels) % TREE == 0:
+    if "tree_sum" in rewrites and len(voxels) % TREE == 0:
         window = (TREE, 1)
         voxels = jax.lax.reduce_window(voxels, np.zeros((), voxels.dtype), jax.lax.add, window, window, "VALID")
     return voxels.sum(0)
@@ -78,7 +78,7 @@ def _sum_of_products(left, right):
     return jax.lax.optimization_barrier(right.T @ left).T  # else XLA turns it back
 
 
-def natively(x, kernel, padding, rewrites=()):
+def xla_conv(x, kernel, padding, rewrites=()):
     """XLA's convolution, with stride 1, of `x` (b, *space, i) in 2D or 3D."""
     space = "zyx"[-(kernel.ndim - 2) :]
     layout = (f"N{space}C", f"{space}IO", f"N{space}C")
@@ -89,16 +89,16 @@ def natively(x, kernel, padding, rewrites=()):
 def convolve_plane(
     x: Float[Array, "b y x i"], kernel: Float[Array, "u v i o"], padding: str, rewrites: frozenset[str]
 ) -> Float[Array, "b Y X o"]:
-    """A 2D convolution with the rewrites "pack", "neighbours" and "turn"."""
+    """A 2D convolution with the rewrites "pack_width", "im2col_kernel_grad" and "matmul_transpose"."""
     width, features = x.shape[-2], kernel.shape[-1]
-    if "pack" in rewrites and padding == "SAME" and features <= PACKED_FEATURES and width % PACK == 0:
-        packed = natively(x.reshape(*x.shape[:2], width // PACK, -1), _packed(kernel), padding)
+    if "pack_width" in rewrites and padding == "SAME" and features <= PACKED_FEATURES and width % PACK == 0:
+        packed = xla_conv(x.reshape(*x.shape[:2], width // PACK, -1), _packed(kernel), padding)
         return packed.reshape(*x.shape[:-1], features)
-    return natively(x, kernel, padding)
+    return xla_conv(x, kernel, padding)
 
 
 def _packed(kernel):
-    """The kernel of window (u, 3) that takes and gives PACK neighbours along x as channels of one place."""
+    """The kernel of window (u, 3) that takes and gives PACK neighbors along x as channels of one place."""
     taps = kernel.shape[1]
     block, ours, out = np.ogrid[:3, :PACK, :PACK]
     tap = PACK * (block - 1) + ours - out + taps // 2
@@ -113,17 +113,17 @@ def _plane_forward(x, kernel, padding, rewrites):
 
 def _plane_backward(padding, rewrites, residuals, gradient):
     x, kernel = residuals
-    if "pack" in rewrites and padding == "SAME" and kernel.shape[2] <= PACKED_FEATURES:
+    if "pack_width" in rewrites and padding == "SAME" and kernel.shape[2] <= PACKED_FEATURES:
         to_x = convolve_plane(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding, rewrites)
     else:
-        (to_x,) = jax.vjp(lambda x: natively(x, kernel, padding), x)[1](gradient)
-    if "neighbours" in rewrites and padding == "SAME":
+        (to_x,) = jax.vjp(lambda x: xla_conv(x, kernel, padding), x)[1](gradient)
+    if "im2col_kernel_grad" in rewrites and padding == "SAME":
         axes, size = _cheapest_copies(x, gradient, kernel.shape[:2])
         if size <= SHIFTED_SIZE:
-            return to_x, _kernel_gradient_by_neighbours(x, gradient, kernel.shape[:2], axes)
-    if "turn" in rewrites:
+            return to_x, _kernel_gradient_by_neighbors(x, gradient, kernel.shape[:2], axes)
+    if "matmul_transpose" in rewrites:
         return to_x, _kernel_gradient_turned(x, gradient, kernel.shape[:2], padding)
-    return to_x, *jax.vjp(lambda kernel: natively(x, kernel, padding), kernel)[1](gradient)
+    return to_x, *jax.vjp(lambda kernel: xla_conv(x, kernel, padding), kernel)[1](gradient)
 
 
 convolve_plane.defvjp(_plane_forward, _plane_backward)
@@ -143,13 +143,13 @@ def _cheapest_copies(x, gradient, window):
     return axes, values(axes)
 
 
-def _kernel_gradient_by_neighbours(x, gradient, window, axes):
-    """Neighbours of each voxel as its channels, of `x` along `axes`, of `gradient` along the others; one product."""
+def _kernel_gradient_by_neighbors(x, gradient, window, axes):
+    """Neighbors of each voxel as its channels, of `x` along `axes`, of `gradient` along the others; one product."""
 
     # A zero that waits for the gradient: else XLA copies `x` as soon as it can, and keeps the copies until then.
     zero = jnp.minimum(jnp.abs(gradient.ravel()[0]), 0)
 
-    def neighbours(array, sign, own):
+    def neighbors(array, sign, own):
         places = [range(size) if (axis in axes) == own else [size // 2] for axis, size in enumerate(window)]
         reach = [
             [sign * (place - size // 2) for place, size in zip(tap, window, strict=True)]
@@ -158,7 +158,7 @@ def _kernel_gradient_by_neighbours(x, gradient, window, axes):
         stacked = jnp.concatenate([shifted(array, shifts, zero) for shifts in reach], axis=-1)  # b y x (tap c)
         return stacked.reshape(-1, stacked.shape[-1]), [len(place) for place in places]
 
-    (left, (u, v)), (right, (other_u, other_v)) = neighbours(x, -1, True), neighbours(gradient, 1, False)
+    (left, (u, v)), (right, (other_u, other_v)) = neighbors(x, -1, True), neighbors(gradient, 1, False)
     sums = _sum_of_products(left, right).reshape(u, v, x.shape[-1], other_u, other_v, gradient.shape[-1])
     return sums.transpose(0, 3, 1, 4, 2, 5).reshape(*window, x.shape[-1], gradient.shape[-1])
 
@@ -174,4 +174,4 @@ def _kernel_gradient_turned(x, gradient, window, padding):
     turned = jax.lax.dot_general(jnp.eye(channels, dtype=x.dtype), voxels, (((1,), (1,)), ((), ())))
     turned = turned.reshape(channels, *plane, batch)
     reach = [(size // 2, size // 2) if padding == "SAME" else (0, 0) for size in window]
-    return jnp.moveaxis(natively(turned, jnp.moveaxis(gradient, 0, -2), reach), 0, -2)  # i u v o, then u v i o
+    return jnp.moveaxis(xla_conv(turned, jnp.moveaxis(gradient, 0, -2), reach), 0, -2)  # i u v o, then u v i o

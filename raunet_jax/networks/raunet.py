@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.blocks import REMATERIALISATIONS, Settings
+from raunet_jax.networks.blocks import REMATERIALIZATIONS, Settings
 from raunet_jax.networks.convolution import join
 from raunet_jax.networks.layers import max_pool
 from raunet_jax.networks.lowering import rewrites
@@ -98,8 +98,8 @@ def make_network(config, axis_name: str | None = None, folded: bool = False) -> 
     if not 0 <= config.network.momentum < 1:
         raise ValueError(f"network.momentum is {config.network.momentum}; it must be at least 0 and below 1")
     rewrites(config.network.lowering)
-    if config.network.remat not in REMATERIALISATIONS:
-        raise ValueError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALISATIONS)}")
+    if config.network.remat not in REMATERIALIZATIONS:
+        raise ValueError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALIZATIONS)}")
     settings = Settings(
         precisions[config.precision],
         config.network.momentum,

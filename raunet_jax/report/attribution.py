@@ -1,12 +1,14 @@
 """The part of a run's page that says which stage lost which tumors."""
 
-from raunet_jax.attribution import ENDS
+from raunet_jax.inference.attribution import OUTCOMES
+from raunet_jax.names import natural
 from raunet_jax.report import markup
-from raunet_jax.report.cases import natural
 from raunet_jax.report.markup import Html, number, tag
 
 _TITLES = dict(
-    zip(ENDS, ("lost to stage 1's box", "lost to the liver mask", "lost to the tumor network", "found"), strict=True)
+    zip(
+        OUTCOMES, ("lost to stage 1's box", "lost to the liver mask", "lost to the tumor network", "found"), strict=True
+    )
 )
 
 
@@ -16,7 +18,8 @@ def section(scores: dict) -> Html | None:
     if not total:
         return None
     sums = [
-        (what.replace("_", " "), *(number(total[what][end]) for end in ENDS)) for what in ("tumor_voxels", "lesions")
+        (what.replace("_", " "), *(number(total[what][end]) for end in OUTCOMES))
+        for what in ("tumor_voxels", "lesions")
     ]
     given, liver, tumor = total["given_reference"], scores["liver"], scores["tumor"]
     compared = [
@@ -27,8 +30,8 @@ def section(scores: dict) -> Html | None:
     for case in sorted(scores["cases"], key=lambda case: natural(case["case"])):
         record = case.get("attribution")
         if record:
-            lost = [f"{record['tumor_voxels'][end]:,} ({record['lesions'][end]})" for end in ENDS]
-            keys = [record["tumor_voxels"][end] for end in ENDS]
+            lost = [f"{record['tumor_voxels'][end]:,} ({record['lesions'][end]})" for end in OUTCOMES]
+            keys = [record["tumor_voxels"][end] for end in OUTCOMES]
             outside = record["liver_voxels_outside_box"]
             rows.append((case["case"], *zip(lost, keys, strict=True), (number(outside), outside)))
     return markup.section(

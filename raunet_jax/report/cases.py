@@ -2,25 +2,25 @@
 
 import json
 import pathlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from raunet_jax.geometry import Box
+from raunet_jax.imaging.geometry import Box
+from raunet_jax.imaging.volume import Volume, read_mask, read_nifti, read_scan
+from raunet_jax.names import natural
 from raunet_jax.report import markup
 from raunet_jax.report.figures import BRAIN, CT_WINDOW_HU, LIVER, case_planes, modality_planes
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.surface import surface_views
-from raunet_jax.volume import Volume, read_mask, read_nifti, read_scan
 
 _REFERENCE_LABELS = {"ct": (0, 1, 2), "mr": (0, 1, 2, 3, 4)}  # any label of a brain mask is whole tumor
 _MAPS = ("liver", "tumor", "brain", "foreground", "probability")  # endings of the probability maps beside a mask
 
 
 @dataclass(frozen=True)
-class Look:
+class DisplaySettings:
     """What must be known about a recipe to show a case as it was seen."""
 
     kind: str = "ct"  # ct | mr
@@ -31,11 +31,6 @@ class Look:
     @property
     def shown(self) -> Mapping[str, int]:
         return self.structures or (BRAIN if self.kind == "mr" else LIVER)
-
-
-def natural(name: str) -> list:
-    """Sort key by which case 2 comes before case 10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
 def look_up(values: dict | None, keys: tuple[str, ...]):
@@ -68,7 +63,7 @@ class Drawn:
     reference: np.ndarray | None
 
 
-def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib.Path, look: Look) -> Drawn:
+def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib.Path, look: DisplaySettings) -> Drawn:
     """Draw a case from its scan, its reference `mask` (may be None) and CASE_seg.nii.gz and maps in `folder`.
 
     Raises:

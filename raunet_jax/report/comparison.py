@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from raunet_jax.files import write_csv, write_text
+from raunet_jax.names import natural
 from raunet_jax.report import curves, drawing, markup
-from raunet_jax.report.cases import natural
 from raunet_jax.report.drawing import Theme
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.scores.liver import PENALTY
@@ -126,7 +126,7 @@ def compare(ours: dict, theirs: dict, run: str = "A", other: str = "B") -> Compa
 def statistics(pairs: Pairs) -> dict:
     """Return n, both means, mean and median of A - B, the interval of that mean, and Wilcoxon's p or why there is none.
 
-    "favours" names the run whose mean is better, where the interval leaves out 0 and p is below .05.
+    "favors" names the run whose mean is better, where the interval leaves out 0 and p is below .05.
     """
     differences = pairs.differences
     low, high = mean_interval(differences.tolist())
@@ -145,7 +145,7 @@ def statistics(pairs: Pairs) -> dict:
         f"{LEVEL:.0%} from": low,
         f"{LEVEL:.0%} to": high,
         "Wilcoxon p": p,
-        "favours": better if decided else "",
+        "favors": better if decided else "",
         "remark": remark,
     }
 
@@ -162,12 +162,12 @@ def differences_figure(pairs: Sequence[Pairs], theme: Theme = drawing.LIGHT) -> 
         axes.axvline(0, color=theme.muted, linewidth=1.2, zorder=0)
         for each in (each for each in pairs if each.score == score):
             row = names.index(each.structure)
-            values, colour = each.differences, theme.series[row % len(theme.series)]
+            values, color = each.differences, theme.series[row % len(theme.series)]
             jitter = np.random.default_rng(0).uniform(-0.16, 0.16, values.size)
-            axes.scatter(values, row + jitter, s=22, color=colour, alpha=0.65, linewidths=0)
+            axes.scatter(values, row + jitter, s=22, color=color, alpha=0.65, linewidths=0)
             low, high = mean_interval(values.tolist())
             if low is not None:
-                axes.plot((low, high), (row + 0.3, row + 0.3), color=colour, linewidth=3)
+                axes.plot((low, high), (row + 0.3, row + 0.3), color=color, linewidth=3)
             axes.plot(values.mean(), row + 0.3, "|", color=theme.ink, markersize=11, markeredgewidth=2)
             if np.abs(values).max() > _LONG_MM:
                 axes.set_xscale("symlog", linthresh=1)
@@ -242,14 +242,14 @@ def _title(row: dict) -> str:
 
 def _cells(row: dict) -> tuple[str, ...]:
     means = (number(row[name]) for name in ("A", "B", "mean difference", "median difference"))
-    return (_title(row), number(row["n"]), *means, _interval(row), _p(row["Wilcoxon p"]), row["favours"])
+    return (_title(row), number(row["n"]), *means, _interval(row), _p(row["Wilcoxon p"]), row["favors"])
 
 
-_HEAD = ("", "n", "A", "B", "A − B", "median", f"{LEVEL:.0%} interval", "p", "favours")
+_HEAD = ("", "n", "A", "B", "A − B", "median", f"{LEVEL:.0%} interval", "p", "favors")
 _RULE = (
     "n: cases for which both runs have the score; distances in mm. A, B, A − B: means over these; then the median of "
     f"the differences, and the {LEVEL:.0%} interval of their mean (percentile bootstrap over cases). p: Wilcoxon's "
-    "signed-rank test, two-sided, each row by itself. Favours: the run whose mean is better, where the interval leaves "
+    "signed-rank test, two-sided, each row by itself. Favors: the run whose mean is better, where the interval leaves "
     "out 0 and p is below .05."
 )
 
@@ -269,7 +269,7 @@ def _print(compared: Comparison, rows: list[dict], run: pathlib.Path, other: pat
 def _page(compared: Comparison, rows: list[dict], run: str, other: str) -> str:
     dice = [row for row in rows if row["score"] == SCORES["dice"]]
     tiles = [(f"{_title(row)}, A − B", number(row["mean difference"]), _interval(row)) for row in dice]
-    marks = ["ours" if row["favours"] else "" for row in rows]
+    marks = ["ours" if row["favors"] else "" for row in rows]
     table = markup.table(_HEAD, map(_cells, rows), marks)
     words = tag("p", "A: ", tag("code", run), markup.text("; B: "), tag("code", other))
     parts = [words, *map(markup.notice, _notices(compared, rows)), table, tag("p", _RULE, class_="source")]

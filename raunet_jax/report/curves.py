@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from raunet_jax.intensity import normalise
+from raunet_jax.imaging.intensity import normalize
+from raunet_jax.imaging.volume import Volume
 from raunet_jax.report import drawing, markup
 from raunet_jax.report.drawing import Theme
 from raunet_jax.report.markup import Html
-from raunet_jax.volume import Volume
 
 _BINS = 128
 
@@ -75,16 +75,14 @@ def intensity_histogram(
     drawing.style_axes(windowed, theme, "As the networks see it", "intensity", "density")
     span = float(voxels.min()), float(max(voxels.max(), voxels.min() + 1))
     low, high = np.float32([window_hu[0]]), np.float32([window_hu[1]])
-    for colour, (name, values) in zip((theme.muted, theme.series[2], theme.series[1]), groups, strict=False):
+    for color, (name, values) in zip((theme.muted, theme.series[2], theme.series[1]), groups, strict=False):
         counts, edges = np.histogram(values, _BINS, span)
-        raw.stairs(counts / values.size, edges, color=colour, linewidth=1.5, label=name)
-        seen = normalise(values[:, None], low, high)[:, 0]
+        raw.stairs(counts / values.size, edges, color=color, linewidth=1.5, label=name)
+        seen = normalize(values[:, None], low, high)[:, 0]
         inside = seen[(seen > 0) & (seen < 1)] if name == "whole scan" else seen
         if inside.size:
             counts, edges = np.histogram(inside, _BINS // 2, (0, 1), density=True)
-            windowed.stairs(
-                counts, edges, color=colour, linewidth=1.5, fill=name != "whole scan", alpha=0.7, label=name
-            )
+            windowed.stairs(counts, edges, color=color, linewidth=1.5, fill=name != "whole scan", alpha=0.7, label=name)
     raw.set_yscale("log")
     raw.axvspan(*window_hu, color=theme.series[0], alpha=0.15, linewidth=0)
     drawing.legend(raw, theme)
@@ -104,11 +102,11 @@ def score_distribution(
         values = np.array([value for value in scores[name] if value is not None], float)
         if not values.size:
             continue
-        colour = theme.series[row % len(theme.series)]
+        color = theme.series[row % len(theme.series)]
         jitter = np.random.default_rng(0).uniform(-0.16, 0.16, values.size)
-        axes.scatter(values, row + jitter, s=22, color=colour, alpha=0.65, linewidths=0)
+        axes.scatter(values, row + jitter, s=22, color=color, alpha=0.65, linewidths=0)
         quarter, median, three_quarters = np.percentile(values, (25, 50, 75))
-        axes.plot((quarter, three_quarters), (row + 0.3, row + 0.3), color=colour, linewidth=3)
+        axes.plot((quarter, three_quarters), (row + 0.3, row + 0.3), color=color, linewidth=3)
         axes.plot(median, row + 0.3, "|", color=theme.ink, markersize=11, markeredgewidth=2)
     axes.set_yticks(range(len(names)), names, color=theme.ink, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)

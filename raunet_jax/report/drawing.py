@@ -1,4 +1,4 @@
-"""What every figure of the report shares: colours, the two themes of the page, and the way to PNG bytes."""
+"""What every figure of the report shares: colors, the two themes of the page, and the way to PNG bytes."""
 
 import io
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ FALSE_POSITIVE = "#ffb02e"
 FALSE_NEGATIVE = "#ff4d9d"
 
 
-_GREYS = 56  # of the 256 colours of a scan; 5 HU a step in the usual window, well below the noise
+_GRAYS = 56  # of the 256 colors of a scan; 5 HU a step in the usual window, well below the noise
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a plotted figure. Scans are always drawn on black, as on a reading station."""
+    """Colors of a plotted figure. Scans are always drawn on black, as on a reading station."""
 
     name: str
     ink: str
@@ -65,10 +65,10 @@ def legend(axes, theme: Theme, **where) -> None:
 
 
 def png_bytes(figure: Figure, palette: bool = False) -> bytes:
-    """PNG of a figure; with `palette` its opaque picture takes 256 colours, a third of the size for a noisy scan.
+    """PNG of a figure; with `palette` its opaque picture takes 256 colors, a third of the size for a noisy scan.
 
-    Grey and colour get their own parts of the palette: a common method spends it all on the greys of the scan and
-    turns an outline into the colour of another one.
+    Gray and color get their own parts of the palette: a common method spends it all on the grays of the scan and
+    turns an outline into the color of another one.
     """
     figure.canvas.draw()
     pixels = np.array(figure.canvas.buffer_rgba())
@@ -80,12 +80,12 @@ def png_bytes(figure: Figure, palette: bool = False) -> bytes:
 
 def _with_palette(rgb: np.ndarray) -> Image.Image:
     brightest, darkest = rgb.max(axis=-1), rgb.min(axis=-1)
-    coloured = brightest.astype(np.int16) - darkest > 8
-    indices = np.rint(brightest * ((_GREYS - 1) / 255)).astype(np.uint8)
-    palette = np.rint(np.linspace(0, 255, _GREYS)).astype(np.uint8).repeat(3).tolist()
-    if coloured.any():
-        strip = Image.fromarray(rgb[coloured][None]).quantize(256 - _GREYS, method=Image.Quantize.FASTOCTREE)
-        indices[coloured] = np.asarray(strip)[0] + _GREYS
+    colored = brightest.astype(np.int16) - darkest > 8
+    indices = np.rint(brightest * ((_GRAYS - 1) / 255)).astype(np.uint8)
+    palette = np.rint(np.linspace(0, 255, _GRAYS)).astype(np.uint8).repeat(3).tolist()
+    if colored.any():
+        strip = Image.fromarray(rgb[colored][None]).quantize(256 - _GRAYS, method=Image.Quantize.FASTOCTREE)
+        indices[colored] = np.asarray(strip)[0] + _GRAYS
         palette += strip.getpalette()
     image = Image.fromarray(indices)
     image.putpalette(palette)

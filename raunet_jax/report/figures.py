@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from matplotlib.colors import to_rgba
 
-from raunet_jax.components import largest_component
-from raunet_jax.geometry import Box, bounding_box, whole
-from raunet_jax.intensity import normalise
+from raunet_jax.imaging.components import largest_component
+from raunet_jax.imaging.geometry import Box, bounding_box, whole
+from raunet_jax.imaging.intensity import normalize
+from raunet_jax.imaging.volume import Volume
 from raunet_jax.report import drawing
 from raunet_jax.report.planes import HEAT, PLANES, Cut, Plane, Sheet, scale_bar_mm
-from raunet_jax.volume import Volume
 
 LIVER = {"liver": 1, "tumor": 2}  # a structure is all voxels whose label is at least this
 BRAIN = {"whole tumor": 1}
@@ -41,7 +41,7 @@ def focus_point(*masks: np.ndarray | None) -> tuple[int, int, int] | None:
     return tuple(int(v) + a for v, a in zip(voxels[nearest], box.start, strict=True))
 
 
-def agreement_colours(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def agreement_colors(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(rows, columns) booleans -> (rows, columns, 4) RGBA: what was found lightly, what is wrong strongly painted."""
     painted = np.zeros((*prediction.shape, 4), np.float32)
     painted[prediction & reference] = to_rgba(drawing.TRUE_POSITIVE, 0.35)
@@ -50,7 +50,7 @@ def agreement_colours(prediction: np.ndarray, reference: np.ndarray) -> np.ndarr
     return painted
 
 
-def heat_colours(probability: np.ndarray) -> np.ndarray:
+def heat_colors(probability: np.ndarray) -> np.ndarray:
     """(rows, columns) probabilities -> RGBA, more opaque the surer: where it is 0 the scan itself is seen."""
     probability = np.clip(np.nan_to_num(probability), 0, 1)
     painted = HEAT(0.15 + 0.85 * probability)
@@ -58,23 +58,23 @@ def heat_colours(probability: np.ndarray) -> np.ndarray:
     return painted
 
 
-def _grey(volume: Volume, kind: str, window_hu, channel: int) -> Callable[[Plane, int], np.ndarray]:
-    """A function (plane, index) -> (rows, columns) grey in [0, 1] of one channel."""
+def _gray(volume: Volume, kind: str, window_hu, channel: int) -> Callable[[Plane, int], np.ndarray]:
+    """A function (plane, index) -> (rows, columns) gray in [0, 1] of one channel."""
     voxels = volume.voxels[..., channel]
     low, high = window_hu
-    if kind == "mr":  # MR units mean nothing in themselves, and its few brightest voxels are vessels and artefacts
+    if kind == "mr":  # MR units mean nothing in themselves, and its few brightest voxels are vessels and artifacts
         inside = voxels[voxels != 0]
         low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
-        low = min(low, 0.0)  # outside the head is 0; below it only where intensities were centred
+        low = min(low, 0.0)  # outside the head is 0; below it only where intensities were centered
     bounds = np.float32([low]), np.float32([high])
-    return lambda plane, index: normalise(plane.cut(voxels, index)[..., None], *bounds)[..., 0]
+    return lambda plane, index: normalize(plane.cut(voxels, index)[..., None], *bounds)[..., 0]
 
 
-def _patient(grey, focus, shape) -> Box:
+def _patient(gray, focus, shape) -> Box:
     """The volume without the air around the patient, judged on the planes through `focus`."""
     start, stop = list(shape), [0, 0, 0]
     for plane in PLANES:
-        tissue = grey(plane, focus[plane.axis])[::-1, ::-1] > 0
+        tissue = gray(plane, focus[plane.axis])[::-1, ::-1] > 0
         for axis, across in zip(plane.rows_columns, (1, 0), strict=True):
             used = np.flatnonzero(tissue.mean(axis=across) > 0.01)  # a line of air has a noisy pixel at most
             if used.size:
@@ -120,12 +120,12 @@ def case_planes(
       kind: "ct" is shown in `window_hu`, "mr" up to its 99.5th percentile.
     """
     shape, spacing_mm = volume.voxels.shape[:3], tuple(float(s) for s in volume.spacing_mm)
-    grey = _grey(volume, kind, window_hu, channel=-1)
+    gray = _gray(volume, kind, window_hu, channel=-1)
     focus = focus_point(reference, prediction) or tuple(n // 2 for n in shape)
     outlines = _outlines(reference, prediction)
-    labelled = [bounding_box(mask) for mask, _, _ in outlines] + [box]
-    overview = _around([_patient(grey, focus, shape), *labelled], shape, spacing_mm)
-    close = _around(labelled, shape, spacing_mm)
+    labeled = [bounding_box(mask) for mask, _, _ in outlines] + [box]
+    overview = _around([_patient(gray, focus, shape), *labeled], shape, spacing_mm)
+    close = _around(labeled, shape, spacing_mm)
     compared, probabilities = {}, dict(probabilities or {})
     if len(outlines) == 2:
         compared = {n: s for n, s in structures.items() if (reference >= s).any() or (prediction >= s).any()}
@@ -142,26 +142,26 @@ def case_planes(
         bar_mm = scale_bar_mm(sizes_mm(shown)[0][0])
         for axes, plane in zip(sheet.row(title, keys), PLANES, strict=True):
             cut = Cut(axes, plane, focus[plane.axis], shape, spacing_mm, shown)
-            cut.picture(grey(plane, cut.index))
+            cut.picture(gray(plane, cut.index))
             cut.annotate(bar_mm if plane.name == "axial" else None)
             cuts.append(cut)
         return cuts
 
-    keys = [(name, colour, "line") for _, name, colour in outlines]
+    keys = [(name, color, "line") for _, name, color in outlines]
     for cut in row("Outlines", keys + [("box the cascade worked in", drawing.BOX, "dash")] * bool(box)):
-        for mask, _, colour in outlines:
+        for mask, _, color in outlines:
             labels = cut.plane.cut(mask, cut.index)
             for lowest in structures.values():
-                cut.contour(labels >= lowest, colour)
+                cut.contour(labels >= lowest, color)
         if box:
             cut.box(box)
     for name, lowest in compared.items():
         for cut in row(f"{name.capitalize()}: agreement with the reference", _AGREEMENT_KEYS):
             found, truth = (cut.plane.cut(mask, cut.index) >= lowest for mask in (prediction, reference))
-            cut.picture(agreement_colours(found, truth), interpolation="nearest")
+            cut.picture(agreement_colors(found, truth), interpolation="nearest")
     for name, probability in probabilities.items():
         for cut in row(f"{name.capitalize()}: probability", [("1", "", "heat")]):
-            cut.picture(heat_colours(cut.plane.cut(probability, cut.index)))
+            cut.picture(heat_colors(cut.plane.cut(probability, cut.index)))
     return drawing.png_bytes(sheet.figure, palette=True)
 
 
@@ -175,17 +175,17 @@ def modality_planes(
     shape, spacing_mm = volume.voxels.shape[:3], tuple(float(s) for s in volume.spacing_mm)
     focus = focus_point(reference, prediction) or tuple(n // 2 for n in shape)
     axial = PLANES[0]
-    greys = [_grey(volume, "mr", CT_WINDOW_HU, channel) for channel in range(len(names))]
-    shown = _around([_patient(greys[0], focus, shape)], shape, spacing_mm)
+    grays = [_gray(volume, "mr", CT_WINDOW_HU, channel) for channel in range(len(names))]
+    shown = _around([_patient(grays[0], focus, shape)], shape, spacing_mm)
     left, right, top, bottom = axial.limits_mm(shown, shape, spacing_mm)
     sheet = Sheet([[(right - left, bottom - top)] * len(names)])
     outlines = _outlines(reference, prediction)
-    keys = [(name, colour, "line") for _, name, colour in outlines]
+    keys = [(name, color, "line") for _, name, color in outlines]
     bar_mm = scale_bar_mm(right - left)
-    for name, grey, axes in zip(names, greys, sheet.row("Modalities, axial", keys), strict=True):
+    for name, gray, axes in zip(names, grays, sheet.row("Modalities, axial", keys), strict=True):
         cut = Cut(axes, axial, focus[0], shape, spacing_mm, shown)
-        cut.picture(grey(axial, cut.index))
-        for mask, _, colour in outlines:
-            cut.contour(axial.cut(mask, cut.index) >= 1, colour)
+        cut.picture(gray(axial, cut.index))
+        for mask, _, color in outlines:
+            cut.contour(axial.cut(mask, cut.index) >= 1, color)
         cut.annotate(bar_mm if name == names[0] else None, caption=name)
     return drawing.png_bytes(sheet.figure, palette=True)

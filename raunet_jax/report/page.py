@@ -8,15 +8,16 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.files import write_text
-from raunet_jax.intensity import kind_of
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.volume import VolumeError
+from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.report import attribution, curves, markup, scores_section
-from raunet_jax.report.cases import Look, draw_case, lesion_rows, look_up, natural, read_records
+from raunet_jax.report.cases import DisplaySettings, draw_case, lesion_rows, look_up, read_records
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.volume import VolumeError
 
 STAGES = {
-    "coarse": "liver localisation",
+    "coarse": "liver localization",
     "voi": "liver",
     "tumor": "tumor",
     "brain": "whole brain tumor",
@@ -71,7 +72,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         scored = {case["case"] for case in scores["cases"]}
         records = [record for record in records if record["case"] in scored]
     anchors = {record["case"]: f"case-{index}" for index, record in enumerate(records)}
-    look = look_of(next(reversed(recipe.stages_of(config).values())))
+    look = display_settings(next(reversed(recipe.stages_of(config).values())))
     articles, histogram = _articles(records, scores, anchors, workdir / "evaluation", look)
 
     sections = [("scores", "Scores", scores_section.section(scores))]
@@ -97,11 +98,11 @@ def _read_json(path: pathlib.Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def look_of(stage: ConfigDict) -> Look:
+def display_settings(stage: ConfigDict) -> DisplaySettings:
     """How a case is shown of which `stage`, the last of a recipe, made the labels."""
     structures = {"brain": None, "tumor": None, "custom": {"foreground": 1}}.get(stage.stage, {"liver": 1})
     modalities = tuple(stage.data.modalities)
-    return Look(kind_of(modalities), structures, tuple(stage.window_hu), modalities)
+    return DisplaySettings(kind_of(modalities), structures, tuple(stage.window_hu), modalities)
 
 
 def _columns(scores: dict | None) -> dict:
@@ -137,7 +138,7 @@ def _case_table(records: list[dict], scores: dict | None, anchors: dict[str, str
     return markup.section("Cases", *notices, markup.table(head, rows, sortable=True), hint, anchor="cases")
 
 
-def _articles(records, scores, anchors, folder, look: Look) -> tuple[list[Html], Html | None]:
+def _articles(records, scores, anchors, folder, look: DisplaySettings) -> tuple[list[Html], Html | None]:
     """A case an article, and the intensity figure drawn from the first CT that has a mask."""
     scored = {case["case"]: case for case in scores["cases"]} if scores else {}
     articles, histogram = [], None
@@ -181,7 +182,7 @@ def _facts(record: dict, scored: dict | None, columns: dict) -> Html:
     return markup.join(shown)
 
 
-def _intensities(drawn, look: Look, name: str) -> Html:
+def _intensities(drawn, look: DisplaySettings, name: str) -> Html:
     low, high = (number(float(hu), 0) for hu in look.window_hu)
     words = f"{name}: the window from {low} to {high} HU is what the networks are given."
     alt = f"Intensities of {name} before and after windowing"

@@ -1,6 +1,6 @@
 """Reading planes of a volume on a black sheet: where a plane lies, how it is turned, its scale, letters and legend.
 
-Volumes come in canonical orientation (z, y, x) with x, y, z rising towards the patient's right, front and head. Every
+Volumes come in canonical orientation (z, y, x) with x, y, z rising toward the patient's right, front and head. Every
 plane is therefore drawn with both of its axes reversed: the head or the front is up, and the patient's right (axial,
 coronal) or front (sagittal) is on the left, as on a reading station.
 """
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from raunet_jax.geometry import Box
+from raunet_jax.imaging.geometry import Box
 from raunet_jax.report import drawing
 
 HEAT = matplotlib.colormaps["inferno"]
@@ -68,7 +68,7 @@ class Sheet:
         self.figure = drawing.new_figure(_WIDTH, self._height, background=drawing.SCAN_BACKGROUND)
 
     def row(self, title: str, keys: list[tuple[str, str, str]]) -> list[Axes]:
-        """Axes of the next row's panels. `keys`: (text, colour, "line" | "dash" | "fill" | "heat") of the legend."""
+        """Axes of the next row's panels. `keys`: (text, color, "line" | "dash" | "fill" | "heat") of the legend."""
         panels = self._rows[self.rows_drawn]
         self._legend(title, keys)
         height = max(height for _, height in panels)
@@ -93,7 +93,7 @@ class Sheet:
         middle, right = _HEADER / 2, _WIDTH - _GAP
         text = {"color": drawing.SCAN_INK, "va": "center"}
         strip.text(_GAP, middle, title, fontsize=10.5, fontweight="bold", **text)
-        for label, colour, kind in reversed(keys):
+        for label, color, kind in reversed(keys):
             written = strip.text(right, middle, label, fontsize=9, ha="right", **text)
             right -= written.get_window_extent().width / self.figure.dpi + 0.08
             if kind == "heat":
@@ -102,16 +102,16 @@ class Sheet:
                 strip.text(right - 1.28, middle, "0", fontsize=9, ha="right", **text)
                 right -= 1.5
             elif kind == "fill":
-                strip.add_patch(Rectangle((right - 0.2, middle - 0.06), 0.2, 0.12, color=colour))
+                strip.add_patch(Rectangle((right - 0.2, middle - 0.06), 0.2, 0.12, color=color))
                 right -= 0.4
             else:
                 style = (0, (4, 2)) if kind == "dash" else "solid"
-                strip.plot((right - 0.3, right), (middle, middle), color=colour, linewidth=1.8, linestyle=style)
+                strip.plot((right - 0.3, right), (middle, middle), color=color, linewidth=1.8, linestyle=style)
                 right -= 0.5
 
 
 class Cut:
-    """One plane of one case; everything drawn over it lies on the same millimetre axes, zoomed to the box `shown`."""
+    """One plane of one case; everything drawn over it lies on the same millimeter axes, zoomed to the box `shown`."""
 
     def __init__(self, axes: Axes, plane: Plane, index: int, shape, spacing_mm, shown: Box):
         self.axes, self.plane, self.index = axes, plane, index
@@ -123,18 +123,18 @@ class Cut:
         axes.axis((self._left, self._right, self._bottom, self._top))
 
     def picture(self, image: np.ndarray, interpolation: str = "bilinear") -> None:
-        """`image`: (rows, columns) grey in [0, 1], or (rows, columns, 4) RGBA laid over what is there."""
+        """`image`: (rows, columns) gray in [0, 1], or (rows, columns, 4) RGBA laid over what is there."""
         place = (0.0, self._columns * self._right_mm, self._rows * self._down_mm, 0.0)
         self.axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=place, interpolation=interpolation)
 
-    def contour(self, mask: np.ndarray, colour: str, width: float = 1.2) -> None:
+    def contour(self, mask: np.ndarray, color: str, width: float = 1.2) -> None:
         """Outline of a (rows, columns) boolean plane; one that reaches the scan's edge is closed along it."""
         if not mask.any():
             return
         y = (np.arange(-1, self._rows + 1) + 0.5) * self._down_mm
         x = (np.arange(-1, self._columns + 1) + 0.5) * self._right_mm
         padded = np.pad(mask, 1).astype(np.float32)
-        self.axes.contour(x, y, padded, levels=(0.5,), colors=(colour,), linewidths=(width,))
+        self.axes.contour(x, y, padded, levels=(0.5,), colors=(color,), linewidths=(width,))
 
     def box(self, box: Box) -> None:
         """Dashed outline of a box, when this plane passes through it."""

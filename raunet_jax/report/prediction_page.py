@@ -5,11 +5,11 @@ import os
 import pathlib
 
 from raunet_jax.files import replacing, write_text
+from raunet_jax.imaging.volume import VolumeError, is_dicom_folder
 from raunet_jax.progress import progress
 from raunet_jax.report import markup
-from raunet_jax.report.cases import Look, draw_case, lesion_rows
+from raunet_jax.report.cases import DisplaySettings, draw_case, lesion_rows
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.volume import VolumeError, is_dicom_folder
 
 # Fields of a case in summary.json that the table shows, in this order, where any case has them: heading, digits.
 _COLUMNS = {
@@ -23,7 +23,7 @@ _COLUMNS = {
 }
 
 
-def write_prediction_page(output: str | os.PathLike, look: Look | None = None) -> pathlib.Path:
+def write_prediction_page(output: str | os.PathLike, look: DisplaySettings | None = None) -> pathlib.Path:
     """Write OUTPUT/index.html and a CASE.png beside each mask from OUTPUT/summary.json; return the page's path.
 
     A case's scan is read from its "images" (a list of files, or one DICOM folder), or from "input" when it has none.
@@ -92,7 +92,7 @@ def _images(case: dict) -> list[str]:
     return images
 
 
-def _article(case: dict, anchor: str, output: pathlib.Path, look: Look | None) -> Html:
+def _article(case: dict, anchor: str, output: pathlib.Path, look: DisplaySettings | None) -> Html:
     name = case["case"]
     facts = [(title, _value(case, field), digits) for field, (title, digits) in _COLUMNS.items()]
     facts = [tag("span", f"{title} ", tag("b", number(v, digits))) for title, v, digits in facts if v is not None]
@@ -101,7 +101,7 @@ def _article(case: dict, anchor: str, output: pathlib.Path, look: Look | None) -
     try:
         images = _images(case)
         kind = "mr" if len(images) > 1 else "ct"
-        drawn = draw_case(case, images, None, output, look or Look(kind=kind))
+        drawn = draw_case(case, images, None, output, look or DisplaySettings(kind=kind))
     except (VolumeError, OSError) as error:
         parts.append(markup.notice(f"No pictures: {error}"))
     else:

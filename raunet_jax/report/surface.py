@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy import ndimage
 
-from raunet_jax.geometry import Box, bounding_box
+from raunet_jax.imaging.geometry import Box, bounding_box
 from raunet_jax.report import drawing
 from raunet_jax.report.planes import PLANES, Plane, Sheet, scale_bar_mm
 
@@ -82,10 +82,10 @@ def surface_views(masks: dict[str, np.ndarray], spacing_mm: tuple[float, float, 
         layers = [(_smooth(part, spacing_mm, step_mm, blur), *look) for part, blur, *look in layers if part.any()]
         for view, plane, backwards in _VIEWS:
             picture = np.zeros((*(layers[0][0].shape[a] for a in plane.rows_columns), 3))
-            for distance, colour, opacity in layers:
+            for distance, color, opacity in layers:
                 light, hit = shaded(distance, plane, backwards)
                 cover = opacity * hit[..., None]
-                picture = (1 - cover) * picture + cover * light[..., None] * np.array(colour)
+                picture = (1 - cover) * picture + cover * light[..., None] * np.array(color)
             drawn.append((f"{name}, {view}", plane, picture))
             sizes.append((picture.shape[1] * step_mm, picture.shape[0] * step_mm))
     sheet = Sheet([sizes])

@@ -20,7 +20,7 @@ def score_brain_case(
 
     Args:
         prediction, reference: (z, y, x) of one shape; every label above 0 is tumor.
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Raises:
         ValueError: the shapes differ.
@@ -31,7 +31,7 @@ def score_brain_case(
     return {"whole_tumor": scores}
 
 
-def summarise_brain(cases: Sequence[dict]) -> dict:
+def summarize_brain(cases: Sequence[dict]) -> dict:
     """Return the scores.json of `cases`, each a `score_brain_case` with its name under "case": means over cases.
 
     A case whose value is None (sensitivity without any tumor in the reference) is left out of that mean.

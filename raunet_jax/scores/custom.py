@@ -18,7 +18,7 @@ def score_custom_case(
 
     Args:
         prediction, reference: (z, y, x) of one shape; every label above 0 is foreground.
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Raises:
         ValueError: the shapes differ.
@@ -26,7 +26,7 @@ def score_custom_case(
     return {"foreground": structure_scores(prediction, reference, spacing_mm)}
 
 
-def summarise_custom(cases: Sequence[dict]) -> dict:
+def summarize_custom(cases: Sequence[dict]) -> dict:
     """Return the scores.json of `cases`, each a `score_custom_case` with its name under "case": means over cases.
 
     `dice_std` is the standard deviation over cases. A value that is None is left out of its mean.

@@ -1,8 +1,8 @@
 """Scoring a folder of masks against a folder of references; neither needs to have been made here."""
 
+import logging
 import os
 import pathlib
-import re
 import zlib
 
 import nibabel as nib
@@ -10,20 +10,21 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from data_prep.layouts import natural
-from raunet_jax.progress import progress, say
-from raunet_jax.scores.brats import score_brain_case, summarise_brain
-from raunet_jax.scores.custom import score_custom_case, summarise_custom
-from raunet_jax.scores.liver import score_liver_case, summarise_liver
+from raunet_jax.imaging.volume import Grid, Volume, VolumeError, read_mask
+from raunet_jax.names import case_name, natural, stem
+from raunet_jax.progress import progress
+from raunet_jax.scores.brats import score_brain_case, summarize_brain
+from raunet_jax.scores.custom import score_custom_case, summarize_custom
+from raunet_jax.scores.liver import score_liver_case, summarize_liver
 from raunet_jax.scores.tables import write_scores
-from raunet_jax.volume import Grid, Volume, VolumeError, read_mask, stem
+
+log = logging.getLogger("raunet_jax")
 
 RULES = {
-    "liver": (score_liver_case, summarise_liver, (0, 1, 2)),
-    "brain": (score_brain_case, summarise_brain, (0, 1, 2, 3, 4)),
-    "custom": (score_custom_case, summarise_custom, tuple(range(256))),
+    "liver": (score_liver_case, summarize_liver, (0, 1, 2)),
+    "brain": (score_brain_case, summarize_brain, (0, 1, 2, 3, 4)),
+    "custom": (score_custom_case, summarize_custom, tuple(range(256))),
 }
-_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_")
 
 
 def score_folders(
@@ -51,7 +52,7 @@ def score_folders(
     """
     if rule not in RULES:
         raise ValueError(f'rule is "{rule}"; it can be {" or ".join(RULES)}')
-    score, summarise, labels = RULES[rule]
+    score, summarize, labels = RULES[rule]
     predictions, problems = _masks(prediction_folder)
     references, reference_problems = _masks(reference_folder)
     problems += reference_problems
@@ -71,13 +72,13 @@ def score_folders(
                 masks = _read_pair(predictions[name], references[name], labels)
             except VolumeError as error:
                 problems.append(f"{name}: {error}")
-                say(problems[-1])
+                log.warning(problems[-1])
             else:
                 cases.append({"case": name} | score(*masks))
             bar.advance(note=name)
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(problems))
-    scores = summarise(cases)
+    scores = summarize(cases)
     write_scores(output, scores)
     return scores, problems
 
@@ -89,11 +90,6 @@ def as_stored(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, tuple[float, fl
     """
     spacing_mm = nib.affines.voxel_sizes(grid.affine) * grid.mm_per_unit
     return grid.from_canonical(mask).transpose(2, 1, 0), tuple(float(step) for step in spacing_mm[::-1])
-
-
-def case_name(path: str | os.PathLike) -> str:
-    """The name under which a mask is matched: volume-12.nii, segmentation-12.nii.gz and 12_seg.nii are all "12"."""
-    return _PREFIX.sub("", stem(path)).removesuffix("_seg")
 
 
 def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str]]:

@@ -6,7 +6,7 @@ overlaps it most; each prediction then goes to the (merged) reference it overlap
 reference are merged. A matched pair counts as detected when intersection / union exceeds the minimum overlap.
 
 The program has habits that the leaderboard inherits, so `lits2017` reproduces them; the values without stand beside:
-  * it takes the union from the prediction image after matched lesions were relabelled with their reference's number,
+  * it takes the union from the prediction image after matched lesions were relabeled with their reference's number,
     but selects the voxels by the prediction's own old number, which then belongs to another lesion or to none;
   * it counts detected lesions downwards: from the number of matched pairs, less the number of reference lesions in
     every pair that fails. A found bridge of two counts once, a failed one counts minus one.
@@ -18,7 +18,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.overlap import Counts, dice, jaccard, rvd, voe
 from raunet_jax.scores.surface import surface_scores
 
@@ -67,7 +67,7 @@ def score_lesions(
     """Match the lesions of two boolean (z, y, x) tumor masks of one case.
 
     Args:
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Returns:
         `reference`, `prediction`: lesions there are; `detected`, `detected_greater_zero`: lesions found at overlap 0.5
@@ -153,17 +153,17 @@ def _match(overlaps: _Overlaps) -> list[_Match]:
 
 
 def _detected_2017(matches: list[_Match], overlaps: _Overlaps) -> list[bool]:
-    relabelled = {int(match.references[0]): match.predictions for match in matches}
+    relabeled = {int(match.references[0]): match.predictions for match in matches}
     nothing = np.zeros(0, np.int64)
     detected = []
     for match in matches:
-        selected = relabelled.get(int(match.predictions[0]), nothing)
+        selected = relabeled.get(int(match.predictions[0]), nothing)
         counts = overlaps.counts(_Match(match.references, selected))
         union = counts.prediction + counts.reference - counts.intersection
         found = overlaps.between(match.predictions, match.references) / union > MINIMUM_OVERLAP
         if not found:
             # The program erases a failed lesion at once, so later pairs no longer see it.
-            del relabelled[int(match.references[0])]
+            del relabeled[int(match.references[0])]
         detected.append(found)
     return detected
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.lesions import score_lesions
 from raunet_jax.scores.overlap import count, overlap_scores
 from raunet_jax.scores.surface import surface_scores
@@ -31,11 +31,11 @@ def score_liver_case(
 
     Args:
         prediction, reference: integer (z, y, x) of one shape.
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Returns:
         `liver` and `tumor`: dice, jaccard, voe, rvd, sensitivity, specificity, assd, rmsd, msd, hausdorff95 of the
-        whole masks; `voxels`, `tumor_burden` and `lesions` (see `score_lesions`), which `summarise_liver` needs.
+        whole masks; `voxels`, `tumor_burden` and `lesions` (see `score_lesions`), which `summarize_liver` needs.
 
     Raises:
         ValueError: shapes differ, labels are not whole numbers from 0 to 2, or the spacing is not positive.
@@ -69,7 +69,7 @@ def score_liver_case(
     return scores
 
 
-def summarise_liver(cases: Sequence[dict]) -> dict:
+def summarize_liver(cases: Sequence[dict]) -> dict:
     """Return the scores.json of `cases`, each a `score_liver_case` with its name under "case".
 
     `tumor`: Dice per case and global; jaccard, voe, rvd, assd, rmsd, msd and dice_per_lesion are means over the

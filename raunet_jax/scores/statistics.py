@@ -34,7 +34,7 @@ class _Score(NamedTuple):
 
 
 def score_intervals(scores: dict, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
-    """Return the spread of every score in the summary that one of the `summarise_*` functions made.
+    """Return the spread of every score in the summary that one of the `summarize_*` functions made.
 
     Returns:
         {"level", "resamples", "seed", "unit": "case", GROUP: {NAME: {"mean", "std", "low", "high", "n", "over"}}} with

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.overlap import count, overlap_scores
 from raunet_jax.scores.surface import surface_scores
 
@@ -14,7 +14,7 @@ def structure_scores(
 
     Args:
         prediction, reference: (z, y, x) of one shape.
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Raises:
         ValueError: the shapes differ.

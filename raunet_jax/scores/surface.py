@@ -1,7 +1,7 @@
 """Distances between the surfaces of two masks, in mm.
 
-A surface voxel is one that an erosion by the 18-neighbourhood removes, with background outside the array; distances run
-between voxel centres to the nearest surface voxel of the other mask, and both directions are pooled (Heimann et al.,
+A surface voxel is one that an erosion by the 18-neighborhood removes, with background outside the array; distances run
+between voxel centers to the nearest surface voxel of the other mask, and both directions are pooled (Heimann et al.,
 Comparison and evaluation of methods for liver segmentation from CT datasets, IEEE TMI 28(8), 2009).
 """
 
@@ -11,7 +11,7 @@ import edt
 import numpy as np
 from scipy import spatial
 
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 
 NAMES = ("assd", "rmsd", "msd", "hausdorff95")
 _SLICES = 16  # z slices whose surface is sought at once: they stay in the processor's cache
@@ -32,7 +32,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
             edge = np.zeros(slab.shape, bool)
             part = slab[box.slices]
             edge[box.slices] = part & ~_eroded(part)
-            # The slices before and after only tell what their neighbours border on.
+            # The slices before and after only tell what their neighbors border on.
             found[first : first + _SLICES] = edge[first - before :][:_SLICES]
     return found
 
@@ -44,7 +44,7 @@ def surface_distances(
 
     Args:
         prediction, reference: boolean (z, y, x).
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Returns:
         None when either mask is empty: then there is no distance.
@@ -79,7 +79,7 @@ def surface_scores(
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Erode by the 18-neighbourhood, which is the three 3 x 3 squares across the axes."""
+    """Erode by the 18-neighborhood, which is the three 3 x 3 squares across the axes."""
     along_x, along_y = _eroded_along(mask, 2), _eroded_along(mask, 1)
     return _eroded_along(along_x, 1) & _eroded_along(along_x, 0) & _eroded_along(along_y, 0)
 

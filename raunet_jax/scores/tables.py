@@ -80,7 +80,7 @@ class Comparison:
 
 
 def comparison_tables(scores: dict) -> list[Comparison]:
-    """Return our rows beside the published ones for the dict that one of the `summarise_*` functions made.
+    """Return our rows beside the published ones for the dict that one of the `summarize_*` functions made.
 
     An organ whose scores are None, because the run has no stage for it, has no table. `source` in `scores`, the
     recipe's data source where it is known, marks rows of drawn phantoms, which no published row compares with.

@@ -1,8 +1,8 @@
 """Intensities of a scan as the network sees them: the one copy, for patch set and prediction alike.
 
-The paper's preprocessing of CT (section III-C) is a HU window, zero-mean normalisation and min-max normalisation to
+The paper's preprocessing of CT (section III-C) is a HU window, zero-mean normalization and min-max normalization to
 [0, 1]. The last two are affine, so together they are one affine map of the windowed volume, which `encode` writes down
-as (low, high) and `normalise` applies to any patch of it.
+as (low, high) and `normalize` applies to any patch of it.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-QUANTISED_HIGH = 32767  # MR intensities have no unit and are stored as 0..32767
+QUANTIZED_HIGH = 32767  # MR intensities have no unit and are stored as 0..32767
 
 
 class Encoded(NamedTuple):
-    """A volume as it is stored: `normalise(*encoded)` is what the network is given."""
+    """A volume as it is stored: `normalize(*encoded)` is what the network is given."""
 
     voxels: np.ndarray  # (z, y, x, channel) int16
     low: np.ndarray  # (channel,) float32: what becomes 0
@@ -27,7 +27,7 @@ def kind_of(modalities: Sequence[str]) -> str:
 
 
 def encode(voxels: np.ndarray, kind: str, window_hu: tuple[float, float] = (-100.0, 200.0)) -> Encoded:
-    """Encode `voxels` (z, y, x, channel) so that `normalise` yields the paper's input.
+    """Encode `voxels` (z, y, x, channel) so that `normalize` yields the paper's input.
 
     kind "ct": int16 HU stay as scanned; low and high are the extremes of the volume clipped to `window_hu`.
     kind "mr": each modality is stretched to 0..32767 and rounded; a constant one becomes 0.
@@ -43,12 +43,12 @@ def encode(voxels: np.ndarray, kind: str, window_hu: tuple[float, float] = (-100
         raise ValueError(f'kind is "{kind}"; it can be "ct" or "mr"')
     stored = np.empty(voxels.shape, np.int16)
     for channel in range(voxels.shape[-1]):
-        stored[..., channel] = np.rint(min_max(voxels[..., channel]) * QUANTISED_HIGH)
+        stored[..., channel] = np.rint(min_max(voxels[..., channel]) * QUANTIZED_HIGH)
     channels = voxels.shape[-1]
-    return Encoded(stored, np.zeros(channels, np.float32), np.full(channels, QUANTISED_HIGH, np.float32))
+    return Encoded(stored, np.zeros(channels, np.float32), np.full(channels, QUANTIZED_HIGH, np.float32))
 
 
-def normalise(voxels, low, high):
+def normalize(voxels, low, high):
     """Map [low, high] to [0, 1] as float32, clipping what lies outside; 0 where low equals high.
 
     voxels: (b, *space, c) with low and high (b, c), or (*space, c) with (c,); NumPy or JAX arrays.

@@ -3,7 +3,7 @@
 import cc3d
 import numpy as np
 
-from raunet_jax.geometry import bounding_box
+from raunet_jax.imaging.geometry import bounding_box
 
 
 def component_sizes(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:

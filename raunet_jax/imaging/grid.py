@@ -1,14 +1,11 @@
 """A scan in memory (`Volume`), the voxel grid of the file it came from (`Grid`), and the exact way between the two.
 
-In memory all scans lie the same way: index x grows towards the patient's right, y towards the front, z towards the
+In memory all scans lie the same way: index x grows toward the patient's right, y toward the front, z toward the
 head (NIfTI's RAS+, each axis being the file axis closest to it), and arrays are (z, y, x). Nothing is resampled, so
 going there and back only permutes and flips axes.
 """
 
 import dataclasses
-import os
-import re
-from collections.abc import Iterable
 
 import nibabel as nib
 import numpy as np
@@ -81,7 +78,7 @@ class Volume:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance of neighbouring voxel centres along (z, y, x)."""
+        """Distance of neighboring voxel centers along (z, y, x)."""
         return tuple(float(spacing) for spacing in nib.affines.voxel_sizes(self.affine)[::-1])
 
 
@@ -116,7 +113,7 @@ def check_same_grid(grid: Grid, name, like: Grid, like_name) -> None:
 
 
 def _corners(grid: Grid) -> np.ndarray:
-    """(8, 3) mm: the centres of the outermost voxels."""
+    """(8, 3) mm: the centers of the outermost voxels."""
     last_zyx = np.array(grid.canonical_shape) - 1
     corners = np.indices((2, 2, 2)).reshape(3, 8).T * last_zyx[::-1]
     return nib.affines.apply_affine(grid.canonical_affine, corners)
@@ -137,12 +134,3 @@ def _difference(grid: Grid, like: Grid) -> str:
 
 def _text(values: np.ndarray) -> str:
     return np.array2string(np.asarray(values), precision=3, suppress_small=True)
-
-
-def common_name(names: Iterable[str]) -> str:
-    """What the names of one case's files begin with, less the separators before what tells them apart."""
-    names = list(names)
-    if len(names) == 1:
-        return names[0]
-    # CASE_t1 and CASE_t1ce share more than their case's name
-    return re.sub(r"[-_. ]+[^-_. ]*$", "", os.path.commonprefix(names)) or names[0]

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import entr
 
-from raunet_jax.cascade import MAPS, Segmentation
+from raunet_jax.inference.cascade import MAPS, Segmentation
 
 
 def uncertainty_map(found: Segmentation, stage: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How each stage sees a volume: one rule for patch set and prediction (paper sections III-E to III-G and IV-F)."""
 
-from raunet_jax.geometry import Box, View, expand, whole
+from raunet_jax.imaging.geometry import Box, View, expand, whole
 
 FOREGROUND = {
     "coarse": 1,

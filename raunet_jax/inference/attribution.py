@@ -1,24 +1,24 @@
-"""Which stage of the cascade lost a tumor: the localisation's box, the liver mask, or the tumor network."""
+"""Which stage of the cascade lost a tumor: the localization's box, the liver mask, or the tumor network."""
 
 from collections.abc import Mapping, Sequence
 
 import cc3d
 import numpy as np
 
-from raunet_jax.cascade import Segmentation, StageModel, segment
-from raunet_jax.geometry import whole
+from raunet_jax.imaging.geometry import whole
+from raunet_jax.imaging.volume import Volume
+from raunet_jax.inference.cascade import Segmentation, StageModel, segment
 from raunet_jax.scores.overlap import count, dice
-from raunet_jax.volume import Volume
 
 # Where a reference tumor voxel may end, in the order of the stages that may lose it.
-ENDS = ("lost_to_box", "lost_to_liver_mask", "lost_to_tumor_network", "found")
+OUTCOMES = ("lost_to_box", "lost_to_liver_mask", "lost_to_tumor_network", "found")
 
 
 def attribute(volume: Volume, reference: np.ndarray, found: Segmentation, models: Mapping[str, StageModel]) -> dict:
     """Say of one case what became of its tumors, and what stages 2 and 3 do when the stage before them is perfect.
 
     A reference tumor voxel is lost to the box when the VOI does not hold it, else to the liver mask when that leaves it
-    out, else to the tumor network when that does not label it. A lesion (26-neighbourhood) is found when any voxel of
+    out, else to the tumor network when that does not label it. A lesion (26-neighborhood) is found when any voxel of
     it is; otherwise the stage that lost most of its voxels lost it.
 
     Args:
@@ -42,7 +42,7 @@ def attribute(volume: Volume, reference: np.ndarray, found: Segmentation, models
         stage_3 = segment(volume, {"tumor": models["tumor"]}, liver).labels == 2
         given = {"liver_dice": dice(count(stage_2, liver)), "tumor_dice": dice(count(stage_3, reference == 2))}
     return {
-        "tumor_voxels": {name: int((ends == index).sum()) for index, name in enumerate(ENDS)},
+        "tumor_voxels": {name: int((ends == index).sum()) for index, name in enumerate(OUTCOMES)},
         "lesions": _lesion_ends(reference, ends),
         "liver_voxels_outside_box": int(outside.sum()),
         "given_reference": given,
@@ -50,34 +50,34 @@ def attribute(volume: Volume, reference: np.ndarray, found: Segmentation, models
 
 
 def tumor_ends(reference: np.ndarray, found: Segmentation) -> np.ndarray:
-    """(z, y, x) int8: for every reference tumor voxel the index in ENDS of what became of it, elsewhere -1."""
+    """(z, y, x) int8: for every reference tumor voxel the index in OUTCOMES of what became of it, elsewhere -1."""
     ends = np.full(reference.shape, -1, np.int8)
-    ends[reference == 2] = ENDS.index("lost_to_box")
+    ends[reference == 2] = OUTCOMES.index("lost_to_box")
     box = (found.box or whole(reference.shape)).slices
     inside, tumor, labels = ends[box], reference[box] == 2, found.labels[box]  # `inside` is a view: it fills `ends`
-    inside[tumor] = ENDS.index("lost_to_liver_mask")
-    inside[tumor & (labels != 0)] = ENDS.index("lost_to_tumor_network")
-    inside[tumor & (labels == 2)] = ENDS.index("found")
+    inside[tumor] = OUTCOMES.index("lost_to_liver_mask")
+    inside[tumor & (labels != 0)] = OUTCOMES.index("lost_to_tumor_network")
+    inside[tumor & (labels == 2)] = OUTCOMES.index("found")
     return ends
 
 
 def _lesion_ends(reference: np.ndarray, ends: np.ndarray) -> dict[str, int]:
     lesions = cc3d.connected_components(reference == 2, connectivity=26)
     inside = lesions > 0
-    votes = np.zeros((int(lesions.max()) + 1, len(ENDS)), np.int64)
+    votes = np.zeros((int(lesions.max()) + 1, len(OUTCOMES)), np.int64)
     np.add.at(votes, (lesions[inside], ends[inside]), 1)
     votes = votes[1:]
-    end = np.where(votes[:, -1] > 0, len(ENDS) - 1, votes.argmax(axis=1))
-    return {name: int((end == index).sum()) for index, name in enumerate(ENDS)}
+    end = np.where(votes[:, -1] > 0, len(OUTCOMES) - 1, votes.argmax(axis=1))
+    return {name: int((end == index).sum()) for index, name in enumerate(OUTCOMES)}
 
 
-def summarise(cases: Sequence[dict]) -> dict | None:
+def summarize(cases: Sequence[dict]) -> dict | None:
     """Sums over the cases' `attribute`, and the mean Dice given the reference; None where no case has one."""
     records = [case["attribution"] for case in cases if case.get("attribution")]
     if not records:
         return None
     summary = {
-        part: {name: sum(record[part][name] for record in records) for name in ENDS}
+        part: {name: sum(record[part][name] for record in records) for name in OUTCOMES}
         for part in ("tumor_voxels", "lesions")
     }
     summary["liver_voxels_outside_box"] = sum(record["liver_voxels_outside_box"] for record in records)

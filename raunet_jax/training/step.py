@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from raunet_jax.augmentation import OFF, Augmentation, augment, sample_keys
-from raunet_jax.intensity import normalise
-from raunet_jax.losses import dice_loss, overlap_counts
+from raunet_jax.imaging.intensity import normalize
 from raunet_jax.networks.raunet import RAUNet, image_shape, init_variables
+from raunet_jax.training.augmentation import OFF, Augmentation, augment, sample_keys
+from raunet_jax.training.losses import dice_loss, overlap_counts
 
 AXIS = "devices"
 
@@ -39,7 +39,7 @@ def plateau(patience_epochs: int) -> optax.GradientTransformationExtraArgs:
     return optax.contrib.reduce_on_plateau(factor=0.1, patience=patience_epochs, rtol=0.0, atol=1e-4)
 
 
-def joined_axis() -> str | None:
+def reduction_axis() -> str | None:
     """The axis over whose devices a step's sums and means are joined, for `make_network`; None if there is one device.
 
     XLA would keep those over one device, hundreds of them: 6 % of a train step of RA-UNet-I on two cores.
@@ -77,10 +77,10 @@ def make_train_step(
     whole batch on all devices, so that their number changes no result beyond rounding; nor does it change what a
     patch is augmented by. With augmentation OFF no code of it is compiled.
     """
-    joined = joined_axis()
+    joined = reduction_axis()
 
     def step(state: TrainState, batch):
-        image = normalise(batch["image"], batch["low"], batch["high"])
+        image = normalize(batch["image"], batch["low"], batch["high"])
         mask = batch["mask"].astype(jnp.float32)
         if augmentation != OFF:
             count = len(image)
@@ -109,7 +109,7 @@ def make_validation_step(network: RAUNet) -> Callable:
     """`step(state, batch) -> (device, b, 3)` overlap counts at probability 0.5, by the running batch statistics."""
 
     def step(state: TrainState, batch):
-        image = normalise(batch["image"], batch["low"], batch["high"])
+        image = normalize(batch["image"], batch["low"], batch["high"])
         logits = network.apply({"params": state.params, "batch_stats": state.batch_stats}, image)
         return overlap_counts((logits > 0).astype(jnp.float32), batch["mask"].astype(jnp.float32))
 

@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 from pydicom.uid import ImplicitVRLittleEndian
 
-from raunet_jax.grid import Grid, Volume, VolumeError, check_affine
+from raunet_jax.imaging.grid import Grid, Volume, VolumeError, check_affine
 
 Path = str | os.PathLike
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts towards left and back, NIfTI towards right and front
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts toward left and back, NIfTI toward right and front
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
@@ -35,7 +35,7 @@ class Slice:
     description: str
     modality: str
     shape: tuple[int, int]  # rows, columns
-    position: np.ndarray  # (3,) mm, LPS: centre of the first pixel
+    position: np.ndarray  # (3,) mm, LPS: center of the first pixel
     orientation: np.ndarray  # (2, 3): unit vectors along a row and along a column, LPS
     spacing: np.ndarray  # (2,) mm: between rows, between columns
     thickness: float | None  # mm

@@ -10,8 +10,11 @@ import pytest
 
 import tiny_lits
 from data_prep import patch_dataset
-from raunet_jax import files, recipe, side_by_side, training
+from raunet_jax import files, recipe
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.run_folder import RunError
+from raunet_jax.signals import StopRequest
+from raunet_jax.training import loop, parallel_folds
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,9 @@ def test_two_folds_at_once_end_with_the_weights_they_have_one_after_another(begu
     config, patch_set = begun
     together, alone = tmp_path / "together", tmp_path / "alone"
     files.write_text(together / "config.json", recipe.to_json(config))
-    side_by_side.train_folds(patch_set, together, (0, 1), 2, [])
+    parallel_folds.train_folds(patch_set, together, (0, 1), 2, StopRequest())
     said = capsys.readouterr().err
-    training.train_fold(config, patch_set, alone / "fold_1", 1, [])
+    loop.train_fold(config, patch_set, alone / "fold_1", 1, StopRequest())
     (step, one), (same_step, other) = weights(together / "fold_1"), weights(alone / "fold_1")
     assert step == same_step > 0
     assert all(f"tiny fold {fold}: {step}/{step}" in said for fold in (0, 1))
@@ -43,28 +46,28 @@ def test_two_folds_at_once_end_with_the_weights_they_have_one_after_another(begu
 def test_folds_that_fail_are_named_and_the_others_are_begun_all_the_same(begun, tmp_path, capsys):
     config, patch_set = begun
     files.write_text(tmp_path / "config.json", recipe.to_json(config))
-    with pytest.raises(training.TrainingError, match=r"fold 7 \(exit status 1\), fold 9 \(exit status 1\) failed"):
-        side_by_side.train_folds(patch_set, tmp_path, (7, 9), 1, [])
+    with pytest.raises(RunError, match=r"fold 7 \(exit status 1\), fold 9 \(exit status 1\) failed"):
+        parallel_folds.train_folds(patch_set, tmp_path, (7, 9), 1, StopRequest())
     said = capsys.readouterr().err
     assert all(f"error: fold {fold}: fold {fold} is not one of the 2 folds" in said for fold in (7, 9))
 
 
 @pytest.fixture
-def asked():
+def stop():
     """Empty; asks for an end after a while, so that a fold that waits for ever is a failed test."""
-    asked = []
-    timer = threading.Timer(30, asked.append, (signal.SIGTERM,))
+    stop = StopRequest()
+    timer = threading.Timer(30, setattr, (stop, "signum", signal.SIGTERM))
     timer.start()
-    yield asked
+    yield stop
     timer.cancel()
 
 
 def test_a_process_that_cannot_be_started_is_a_failed_fold_and_gives_its_device_back(
-    tmp_path, monkeypatch, capsys, asked
+    tmp_path, monkeypatch, capsys, stop
 ):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
-    with pytest.raises(training.TrainingError, match=r"fold 0 \(FileNotFoundError: .*gone.*fold 1 \(FileNotFoundError"):
-        side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 1, asked)
+    with pytest.raises(RunError, match=r"fold 0 \(FileNotFoundError: .*gone.*fold 1 \(FileNotFoundError"):
+        parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 1, stop)
     assert "error: fold 0: FileNotFoundError" in capsys.readouterr().err
 
 
@@ -76,44 +79,44 @@ def program(path, lines):
 
 
 def test_what_a_process_says_in_no_known_encoding_is_passed_on_as_far_as_it_can_be_read(
-    tmp_path, monkeypatch, capsys, asked
+    tmp_path, monkeypatch, capsys, stop
 ):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", "printf 'a\\377b\\n' >&2; exit 3\n"))
-    with pytest.raises(training.TrainingError, match=r"fold 0 \(exit status 3\), fold 1 \(exit status 3\)"):
-        side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 1, asked)
+    with pytest.raises(RunError, match=r"fold 0 \(exit status 3\), fold 1 \(exit status 3\)"):
+        parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 1, stop)
     assert capsys.readouterr().err.splitlines() == ["a\ufffdb"] * 2
 
 
 @pytest.mark.parametrize("shown, seen", [("", {"shown=."}), ("3,5", {"shown=3.", "shown=5."})])
-def test_the_processes_see_the_gpus_that_this_one_sees_and_no_other(tmp_path, monkeypatch, capsys, asked, shown, seen):
+def test_the_processes_see_the_gpus_that_this_one_sees_and_no_other(tmp_path, monkeypatch, capsys, stop, shown, seen):
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
+    monkeypatch.setattr(parallel_folds, "NODES", tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     say = "echo shown=$CUDA_VISIBLE_DEVICES. >&2; sleep 0.3\n"  # long enough for the other to be begun
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", say))
-    side_by_side.train_folds(tmp_path, tmp_path, (0, 1), 2, asked)
+    parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 2, stop)
     assert set(capsys.readouterr().err.split()) == seen
 
 
 def test_each_process_is_shown_a_gpu_of_its_own_and_there_are_no_more_than_gpus(monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5,7")
-    assert side_by_side._devices(2) == ["2", "5"] and capsys.readouterr().err == ""
-    assert side_by_side._devices(4) == ["2", "5", "7"]
+    assert parallel_folds._devices(2) == ["2", "5"] and capsys.readouterr().err == ""
+    assert parallel_folds._devices(4) == ["2", "5", "7"]
     assert "4 folds at once were asked for; trained at a time: 3, one on each GPU" in capsys.readouterr().err
 
 
 def test_without_the_variable_gpus_are_counted_whatever_the_numbers_of_their_nodes(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
-    assert side_by_side._devices(3) == ["", "", ""]
+    monkeypatch.setattr(parallel_folds, "NODES", tmp_path)
+    assert parallel_folds._devices(3) == ["", "", ""]
     for node in ("nvidia3", "nvidia12", "nvidiactl", "nvidia-uvm"):
         (tmp_path / node).touch()
-    assert side_by_side._devices(2) == ["0", "1"]
+    assert parallel_folds._devices(2) == ["0", "1"]
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_gpus_stay_hidden(tmp_path, monkeypatch, hidden):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    monkeypatch.setattr(side_by_side, "NODES", tmp_path)
+    monkeypatch.setattr(parallel_folds, "NODES", tmp_path)
     (tmp_path / "nvidia0").touch()
-    assert side_by_side._devices(2) == ["", ""]
+    assert parallel_folds._devices(2) == ["", ""]

@@ -49,7 +49,7 @@ def expand(box: Box, margin: int, shape: Shape) -> Box:
 
 
 def resize_in_plane(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (z, y, x[, c]) to `size` (y, x) as float32: linear, half-pixel centres, edge pixels repeated outside.
+    """Resize (z, y, x[, c]) to `size` (y, x) as float32: linear, half-pixel centers, edge pixels repeated outside.
 
     Output pixel i samples input coordinate (i + 1/2) * input size / output size - 1/2, so that both images cover the
     same extent. The same size gives an exact copy.

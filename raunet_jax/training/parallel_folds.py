@@ -1,6 +1,7 @@
 """Folds trained side by side, each in a process of its own on a device of its own."""
 
 import itertools
+import logging
 import os
 import pathlib
 import queue
@@ -12,20 +13,25 @@ from collections.abc import Sequence
 
 import absl.logging
 
-from raunet_jax import recipe, training
-from raunet_jax.progress import say
+from raunet_jax import recipe
+from raunet_jax.progress import log_to_stderr
+from raunet_jax.run_folder import RunError
+from raunet_jax.signals import Stopped, StopRequest, catch_signals
+from raunet_jax.training import loop
+
+log = logging.getLogger("raunet_jax")
 
 NODES = pathlib.Path("/dev")  # holds a node a GPU: nvidia0, nvidia1, …
 
 
 def train_folds(
-    patch_set: pathlib.Path, place: pathlib.Path, folds: Sequence[int], at_once: int, asked: list[int]
+    patch_set: pathlib.Path, place: pathlib.Path, folds: Sequence[int], at_once: int, stop: StopRequest
 ) -> None:
     """Train `folds` of the recipe saved in `place`, at most `at_once` of them at a time.
 
     Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), and no two the same, so that
     there are no more at a time than GPUs; on a CPU they share the cores. What they say is passed on line by line.
-    `asked` is `training.stop_requests`' list: what is appended to it is passed on to the processes, which save and end.
+    `stop` is `a signal's is passed on to the processes, which save and end.
 
     Raises:
       Stopped: a signal asked for an end. TrainingError: a fold failed; the others were trained to their end.
@@ -36,7 +42,7 @@ def train_folds(
     failed: dict[int, str] = {}
 
     def train(fold: int, device: str) -> None:
-        command = [sys.executable, "-m", "raunet_jax.side_by_side", str(patch_set), str(place), str(fold)]
+        command = [sys.executable, "-m", "raunet_jax.training.parallel_folds", str(patch_set), str(place), str(fold)]
         # XLA_PYTHON_CLIENT_PREALLOCATE is handed on as it is: where this process holds a part of the first GPU and so
         # takes no more memory than it uses, the process that shares that GPU with it must not take most of it either.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -47,32 +53,32 @@ def train_folds(
             with subprocess.Popen(command, **options) as child:
                 running[fold] = child
                 for line in child.stderr:
-                    say(line.rstrip("\n"))
+                    log.info(line.rstrip("\n"))
             if child.returncode:
                 failed[fold] = f"exit status {child.returncode}"
         except Exception as error:  # of whatever kind: one that leaves a thread is lost
             failed[fold] = f"{type(error).__name__}: {error}"
-            say(f"error: fold {fold}: {failed[fold]}")
+            log.error(f"error: fold {fold}: {failed[fold]}")
         finally:
             free.put(device)
 
     running: dict[int, subprocess.Popen] = {}
     threads = []
     for fold in folds:
-        device = _wait_for(free, asked, running)
-        if asked:
+        device = _wait_for(free, stop, running)
+        if stop:
             break
         threads.append(threading.Thread(target=train, args=(fold, device)))
         threads[-1].start()
     for thread in threads:
         while thread.is_alive():
             thread.join(0.2)
-            _pass_on(asked, running)
-    if asked:
-        raise training.Stopped(asked[0])
+            _pass_on(stop, running)
+    if stop:
+        raise stop.stopped()
     if failed:
         shown = ", ".join(f"fold {fold} ({reason})" for fold, reason in sorted(failed.items()))
-        raise training.TrainingError(f"{place}: {shown} failed, as said above; the same command goes on with them")
+        raise RunError(f"{place}: {shown} failed, as said above; the same command goes on with them")
 
 
 def _devices(at_once: int) -> list[str]:
@@ -88,40 +94,41 @@ def _devices(at_once: int) -> list[str]:
     else:
         gpus = list(itertools.takewhile(lambda device: device not in ("", "-1"), map(str.strip, shown.split(","))))
     if 0 < len(gpus) < at_once:
-        say(f"{at_once} folds at once were asked for; trained at a time: {len(gpus)}, one on each GPU")
+        log.warning(f"{at_once} folds at once were asked for; trained at a time: {len(gpus)}, one on each GPU")
     return gpus[:at_once] or [""] * at_once
 
 
-def _wait_for(free: queue.SimpleQueue, asked: list[int], running: dict[int, subprocess.Popen]) -> str:
-    while not asked:
+def _wait_for(free: queue.SimpleQueue, stop: StopRequest, running: dict[int, subprocess.Popen]) -> str:
+    while not stop:
         try:
             return free.get(timeout=0.2)
         except queue.Empty:
             continue
-    _pass_on(asked, running)
+    _pass_on(stop, running)
     return ""
 
 
-def _pass_on(asked: list[int], running: dict[int, subprocess.Popen]) -> None:
-    if asked:
+def _pass_on(stop: StopRequest, running: dict[int, subprocess.Popen]) -> None:
+    if stop:
         for fold in list(running):
-            running.pop(fold).send_signal(asked[0])
+            running.pop(fold).send_signal(stop.signum)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train one fold: PATCH_SET, the folder of the run and its recipe, and the fold's number."""
     absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS report each step of theirs
+    log_to_stderr()
     patch_set, place, fold = pathlib.Path(arguments[0]), pathlib.Path(arguments[1]), int(arguments[2])
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    with training.stop_requests() as asked:
+    with catch_signals() as stop:
         try:
             config = recipe.load(place / "config.json")
-            training.train_fold(config, patch_set, place / f"fold_{fold}", fold, asked)
-        except training.Stopped as stopped:
+            loop.train_fold(config, patch_set, place / f"fold_{fold}", fold, stop)
+        except Stopped as stopped:
             return stopped.exit_status
         except (OSError, ValueError, RuntimeError) as error:
-            say(f"error: fold {fold}: {error}")
+            log.error(f"error: fold {fold}: {error}")
             return 1
     return 0
 

@@ -1,7 +1,7 @@
 """The lesions of a case: how large each is, where it lies, how sure the networks are of it, and which were missed.
 
 A lesion is a 26-connected component of tumor or, for recipes that segment one structure alone, of that structure. The
-scores count by the LiTS program's rule instead (6 neighbours, see `raunet_jax.scores.lesions`), so that lesions which
+scores count by the LiTS program's rule instead (6 neighbors, see `raunet_jax.scores.lesions`), so that lesions which
 touch at an edge or corner are one here and several there.
 """
 
@@ -16,9 +16,9 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
 from raunet_jax import files
-from raunet_jax.cascade import MAPS, Segmentation
-from raunet_jax.geometry import bounding_box
-from raunet_jax.views import FOREGROUND
+from raunet_jax.imaging.geometry import bounding_box
+from raunet_jax.imaging.views import FOREGROUND
+from raunet_jax.inference.cascade import MAPS, Segmentation
 
 STAGES = ("tumor", "brain", "custom")  # that look for lesions; the others look for the liver
 _CHUNK = 256  # hull vertices whose distances to all others are in memory at once
@@ -100,7 +100,7 @@ def tabulate(
 def diameter_mm(mask: np.ndarray, affine: np.ndarray) -> float:
     """The largest distance, in any direction in 3D, between two points of the voxels of `mask` (z, y, x, not empty).
 
-    A voxel is the box that it fills, not its centre: n voxels in a row measure n times the spacing, and a single voxel
+    A voxel is the box that it fills, not its center: n voxels in a row measure n times the spacing, and a single voxel
     its own diagonal. Such a solid is never flat, so that the ends can always be looked for on its convex hull.
     """
     corners = np.zeros([size + 1 for size in mask.shape], bool)

@@ -1,28 +1,34 @@
 """Whole-volume inference on the cases that a run's models never saw, and all scores."""
 
-import json
+import logging
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from data_prep.cases import find_cases, read_case
 from data_prep.fingerprints import fingerprints
-from data_prep.layouts import Case, natural
-from data_prep.patch_dataset import SPLIT
-from raunet_jax import attribution, lesion_table, recipe, scores
-from raunet_jax.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
+from data_prep.layouts import Case
+from data_prep.planning import plan
+from raunet_jax import recipe, scores
+from raunet_jax.commands import report
+from raunet_jax.commands.request import Request
 from raunet_jax.files import write_json
-from raunet_jax.progress import progress, say
-from raunet_jax.read_ahead import CASE_ERRORS, Saving, in_turn
-from raunet_jax.uncertainty import uncertainty_map
-from raunet_jax.volume import Volume, write_map, write_mask
+from raunet_jax.imaging.volume import Volume, write_map, write_mask
+from raunet_jax.inference import attribution, lesion_table
+from raunet_jax.inference.cascade import WHOLE_VOLUME, Segmentation, load_cascade, segment
+from raunet_jax.inference.uncertainty import uncertainty_map
+from raunet_jax.names import natural
+from raunet_jax.progress import progress
+from raunet_jax.read_ahead import CASE_ERRORS, Saving, pipeline
+from raunet_jax.run_folder import Parts, RunFolder
 
-SUMMARISE = {"brain": scores.summarise_brain, "custom": scores.summarise_custom}
+log = logging.getLogger("raunet_jax")
 
-Parts = Mapping[str, Mapping[str, str | None]]  # of a split: content hash of each case by name
+SUMMARIZE = {"brain": scores.summarize_brain, "custom": scores.summarize_custom}
 
 
 class Group(NamedTuple):
@@ -38,6 +44,18 @@ class HeldOut(NamedTuple):
     leaks: set[str]  # names of cases that the run trained on under another name
     failed: list[str]  # a sentence for each held-out case that is not there as it was
     external: bool  # the cases are of another data set than the run's
+
+
+def run(request: Request) -> int:
+    output = pathlib.Path(request.output).expanduser() if request.output else request.run
+    summary, failed = evaluate(plan(request.recipe), request.run, output, request.uncertainty)
+    scores.print_tables(summary, Console())
+    print(f"scores: {output / 'scores.json'}")
+    if output == request.run:
+        report.run(request)
+    for line in failed:
+        log.warning(f"not scored: {line}")
+    return 1 if failed else 0
 
 
 def evaluate(
@@ -73,7 +91,7 @@ def evaluate(
             "--output"
         )
     folder = output / "evaluation"
-    seen_by_stage_1 = _contents([read_split(workdir / "coarse")["train"]]) if "stages" in config else ()
+    seen_by_stage_1 = _contents([RunFolder(workdir / "coarse").read_split()["train"]]) if "stages" in config else ()
     cases, lesions = [], {}
 
     def work(case, held):
@@ -102,7 +120,7 @@ def evaluate(
                     write_map(folder / f"{case.name}_uncertainty.nii.gz", entropy, volume)
         except CASE_ERRORS as error:
             failed.append(f"{case.name}: {error}")
-            say(failed[-1])
+            log.warning(failed[-1])
         else:
             cases.append(record)
             lesions[case.name] = found_and_missed
@@ -111,17 +129,17 @@ def evaluate(
     with progress("evaluate", sum(len(group.cases) for group in groups)) as bar:
         for group in groups:
             models = load_cascade(workdir, config, group.fold)
-            in_turn(group.cases, lambda case: read_case(case, last), work, finish, lambda held: held[0].voxels.size)
+            pipeline(group.cases, lambda case: read_case(case, last), work, finish, lambda held: held[0].voxels.size)
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(failed))
     if last.stage in lesion_table.STAGES:
         lesion_table.write_csv(folder / "lesions.csv", lesions)
-    summary = SUMMARISE.get(last.stage, scores.summarise_liver)(cases)
+    summary = SUMMARIZE.get(last.stage, scores.summarize_liver)(cases)
     if last.stage not in WHOLE_VOLUME:
         for beginning in _unseen(set(models)):
             for values in (summary, *summary["cases"]):
                 values |= {name: None for name in values if name.startswith(beginning)}
-    summary |= {"attribution": attribution.summarise(cases), "stage_1_unseen": _stage_1_unseen(cases)}
+    summary |= {"attribution": attribution.summarize(cases), "stage_1_unseen": _stage_1_unseen(cases)}
     summary["source"] = last.data.source
     summary["failed"] = failed
     scores.write_scores(output / "scores.json", summary)
@@ -137,7 +155,7 @@ def held_out(config: ConfigDict, workdir: pathlib.Path) -> HeldOut:
     """
     stages = recipe.stages_of(config)
     places = {name: workdir / name if "stages" in config else workdir for name in stages}
-    splits = {name: read_split(place) for name, place in places.items()}
+    splits = {name: RunFolder(place).read_split() for name, place in places.items()}
     for name, stage in stages.items():
         _check_reading(stage, recipe.load(places[name] / "config.json"))
     last = list(stages.values())[-1]
@@ -153,7 +171,7 @@ def held_out(config: ConfigDict, workdir: pathlib.Path) -> HeldOut:
     for fold, names in groups:
         _check_unseen(fold, names, splits)
     for name in sorted(cases.keys() - everything.keys(), key=natural):
-        say(f"{name} is left out: it is not among the cases that this run was trained with")
+        log.warning(f"{name} is left out: it is not among the cases that this run was trained with")
     failed = []
     for name in (name for _, names in groups for name in names):
         if name not in cases:
@@ -172,7 +190,7 @@ def _external(
     seen = _contents(part for split in splits.values() for name, part in split.items() if name != "test")
     leaks = {name for name, content in contents.items() if content in seen}
     for name in sorted(leaks, key=natural):
-        say(f"{name} is a scan that this run has trained on; config.data.on_leak={config.data.on_leak}")
+        log.warning(f"{name} is a scan that this run has trained on; config.data.on_leak={config.data.on_leak}")
     if config.data.on_leak == "exclude":
         cases = {name: case for name, case in cases.items() if name not in leaks}
     elif config.data.on_leak != "warn":
@@ -217,14 +235,6 @@ def _check_reading(config: ConfigDict, trained: ConfigDict) -> None:
             raise ValueError(
                 f"config.data.{field} is {ours}, and stage {config.stage} was trained with {theirs}; use that"
             )
-
-
-def read_split(run: pathlib.Path) -> Parts:
-    """What `train` wrote beside a stage's models. Raises FileNotFoundError with the remedy."""
-    path = run / SPLIT
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: it says which cases the models saw; run --mode=train again first")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _score(found: Segmentation, mask: np.ndarray, volume: Volume, stages: set[str]) -> dict:

@@ -2,34 +2,41 @@
 
 import dataclasses
 import itertools
+import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from data_prep import layouts
-from raunet_jax import lesion_table
-from raunet_jax.cascade import MAPS, Segmentation, StageModel, segment
-from raunet_jax.components import component_sizes
+from raunet_jax.commands.request import Request
 from raunet_jax.files import write_csv, write_json
-from raunet_jax.intensity import kind_of
-from raunet_jax.progress import progress, say
-from raunet_jax.read_ahead import CASE_ERRORS, in_turn
-from raunet_jax.report.page import look_of
+from raunet_jax.imaging.components import component_sizes
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.volume import Volume, is_dicom_folder, is_prediction, read_scan, write_map, write_mask
+from raunet_jax.inference import lesion_table
+from raunet_jax.inference.cascade import MAPS, Segmentation, StageModel, load_cascade, segment
+from raunet_jax.inference.uncertainty import uncertainty_map
+from raunet_jax.names import MASK_ENDING, NIFTI, stem
+from raunet_jax.progress import progress
+from raunet_jax.read_ahead import CASE_ERRORS, pipeline
+from raunet_jax.report.page import display_settings
 from raunet_jax.report.prediction_page import write_prediction_page
-from raunet_jax.uncertainty import uncertainty_map
-from raunet_jax.volume import (
-    Volume,
-    is_dicom_folder,
-    is_prediction,
-    read_scan,
-    stem,
-    write_map,
-    write_mask,
-)
 
-MASK_ENDING = "_seg"
+log = logging.getLogger("raunet_jax")
+
 RESULT_ENDINGS = (*(f"_{name}" for name in set(MAPS.values())), "_reference", "_uncertainty")  # of files beside a mask
 NAMED = 5  # files that are passed over, before the rest of them is but counted
+
+
+def run(request: Request) -> int:
+    inputs = [pathlib.Path(path) for path in request.needed("input")]
+    output = pathlib.Path(request.needed("output"))
+    models = load_cascade(request.run, request.config)
+    summary = predict(models, inputs, output, probabilities=request.probabilities, uncertainty=request.uncertainty)
+    print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
+    for failure in summary["failed"]:
+        log.warning(f"failed: {failure['input']}: {failure['reason']}")
+    return 1 if summary["failed"] or not summary["cases"] else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,9 @@ def _scans(path: pathlib.Path, _) -> tuple[list[Input], list[dict]]:
     scans, results = _look_through(path, set())
     if results:
         named = ", ".join(result.name for result in results[:NAMED]) + (", …" if len(results) > NAMED else "")
-        say(f"{path}: passed over as results, not scans: {len(results)} ({named}); name a file itself to segment it")
+        log.warning(
+            f"{path}: passed over as results, not scans: {len(results)} ({named}); name a file itself to segment it"
+        )
     return scans, []
 
 
@@ -98,7 +107,7 @@ def _look_through(folder: pathlib.Path, seen: set[pathlib.Path]) -> tuple[list[I
             deeper, passed_over_there = _look_through(child, seen)
             scans += deeper
             passed_over += passed_over_there
-        elif layouts.NIFTI.fullmatch(child.name) and child not in results:
+        elif NIFTI.fullmatch(child.name) and child not in results:
             scans.append(Input(stem(child), (child,)))
     return scans, passed_over
 
@@ -110,7 +119,7 @@ def _results(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
     like beside such a NAME_seg; segmentation-N beside volume-N. A lone P1_brain is a scan: skull-stripped MR are called
     so.
     """
-    names = {path: match[1].lower() for path in files if (match := layouts.NIFTI.fullmatch(path.name))}
+    names = {path: match[1].lower() for path in files if (match := NIFTI.fullmatch(path.name))}
     there = set(names.values())
     masks = set()
     for path, name in names.items():
@@ -155,8 +164,8 @@ def _brain_cases(path: pathlib.Path, models: Mapping[str, StageModel]) -> tuple[
     return [Input(case.name, case.images) for case in cases], problems
 
 
-def summarise(found: Segmentation, volume: Volume) -> dict:
-    """Volumes in mL, lesion count (26-neighbourhood), and tumor over liver of one segmentation."""
+def summarize(found: Segmentation, volume: Volume) -> dict:
+    """Volumes in mL, lesion count (26-neighborhood), and tumor over liver of one segmentation."""
     voxel_ml = lesion_table.voxel_volume_mm3(volume.affine) / 1000
     for name, field in (("brain", "whole_tumor_ml"), ("foreground", "foreground_ml")):
         if name in found.probabilities:
@@ -182,7 +191,7 @@ def predict(
     CASE_seg.nii.gz (uint8, on the scan's own grid), with `probabilities` the float32 maps beside it, with `uncertainty`
     CASE_uncertainty.nii.gz (see `uncertainty_map`), summary.json, summary.csv and lesions.csv after every case, and at
     the end a PNG a case and index.html. A scan that fails is listed under "failed" in the summary, with the reason,
-    and the others go on. Scans are read and results written while the device segments others, see `in_turn`.
+    and the others go on. Scans are read and results written while the device segments others, see `pipeline`.
 
     Returns:
         The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
@@ -190,7 +199,7 @@ def predict(
     """
     scans, failed = find_inputs(paths, models)
     for failure in failed:
-        say(f"cannot segment {failure['input']}: {failure['reason']}")
+        log.warning(f"cannot segment {failure['input']}: {failure['reason']}")
     last = list(models.values())[-1].config
     kind = kind_of(last.data.modalities)
     summary = {"cases": [], "failed": failed}
@@ -224,10 +233,10 @@ def predict(
             lesions = lesion_table.lesions_of(found, last.stage, volume.affine)
         except CASE_ERRORS as error:
             failed.append({"input": str(scan.images[0]), "reason": str(error) or type(error).__name__})
-            say(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
+            log.warning(f"cannot segment {failed[-1]['input']}: {failed[-1]['reason']}")
         else:
             for warning in found.warnings:
-                say(f"warning: {warning}")
+                log.warning(f"warning: {warning}")
             seconds += time.monotonic() - begin
             summary["cases"].append(_entry(scan, _mask_of(output, scan), volume, found, seconds, lesions))
         with saving():
@@ -235,9 +244,9 @@ def predict(
         bar.advance(1, scan.name)
 
     with progress("predict", len(scans)) as bar:
-        in_turn(scans, read, work, finish, lambda held: held[0].voxels.size)
+        pipeline(scans, read, work, finish, lambda held: held[0].voxels.size)
     _write_summary(output, summary)
-    write_prediction_page(output, look_of(last))
+    write_prediction_page(output, display_settings(last))
     return summary
 
 
@@ -271,7 +280,7 @@ def _entry(
         "images": [str(path.absolute()) for path in scan.images],
         "channels": list(scan.channels),
         "mask": str(mask.absolute()),
-        **summarise(found, volume),
+        **summarize(found, volume),
         "box": found.box and {"start": found.box.start, "stop": found.box.stop},
         "seconds": round(seconds, 2),
         "warnings": found.warnings,

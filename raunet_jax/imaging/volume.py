@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import io
+import logging
 import math
 import os
 import pathlib
@@ -13,10 +14,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from raunet_jax.dicom import is_dicom_folder, read_dicom_series
 from raunet_jax.files import replacing
-from raunet_jax.grid import RAS, Grid, Volume, VolumeError, check_affine, check_same_grid, common_name
-from raunet_jax.progress import say
+from raunet_jax.imaging.dicom import is_dicom_folder, read_dicom_series
+from raunet_jax.imaging.grid import RAS, Grid, Volume, VolumeError, check_affine, check_same_grid
+from raunet_jax.names import common_name, stem
+
+log = logging.getLogger("raunet_jax")
 
 __all__ = [
     "Grid",
@@ -29,7 +32,6 @@ __all__ = [
     "read_modalities",
     "read_nifti",
     "read_scan",
-    "stem",
     "write_map",
     "write_mask",
     "write_nifti",
@@ -154,7 +156,9 @@ def _on_grid_of(grid: Grid, path: Path, like: Grid, like_name, repair: bool) -> 
     except VolumeError:
         if not repair or grid.shape_xyz != like.shape_xyz:
             raise
-        say(f"{path}: repaired on reading: its affine is not that of {like_name}, whose affine is taken instead")
+        log.warning(
+            f"{path}: repaired on reading: its affine is not that of {like_name}, whose affine is taken instead"
+        )
         return dataclasses.replace(grid, affine=like.affine, header=like.header)
     return grid
 
@@ -188,11 +192,6 @@ def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, orientation:
     turn = ornt_transform(RAS, axcodes2ornt(tuple(orientation)))
     stored = apply_orientation(voxels_xyz, turn)
     _write_like(path, stored, Grid(stored.shape, affine @ inv_ornt_aff(turn, voxels_xyz.shape), None), as_stored=True)
-
-
-def stem(path: Path) -> str:
-    """The file's name without .nii or .nii.gz."""
-    return pathlib.Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _open(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid]:
@@ -283,7 +282,7 @@ def _lowest_for_missing(stored: np.ndarray, slope: float, intercept: float, path
             f"{path}: voxel values are NaN or infinite ({count} in {slices}); replace them or convert the scan "
             f"again{otherwise}"
         )
-    say(f"{path}: repaired on reading: {count} NaN or infinite voxels in {slices} are taken as {lowest:g}")
+    log.warning(f"{path}: repaired on reading: {count} NaN or infinite voxels in {slices} are taken as {lowest:g}")
     return lowest
 
 

@@ -1,4 +1,4 @@
-"""From a scan to labels: localisation, liver, tumor (sections III-E to III-G), or one network on the whole scan."""
+"""From a scan to labels: localization, liver, tumor (sections III-E to III-G), or one network on the whole scan."""
 
 import dataclasses
 import pathlib
@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.components import largest_and_sizes
-from raunet_jax.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
-from raunet_jax.intensity import Encoded, encode, kind_of
+from raunet_jax.imaging.components import largest_and_sizes
+from raunet_jax.imaging.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
+from raunet_jax.imaging.intensity import Encoded, encode, kind_of
+from raunet_jax.imaging.views import view_for
+from raunet_jax.imaging.volume import Volume
+from raunet_jax.inference.windows import check_window, empty_windows, make_forward, predict_windows, window_origins
 from raunet_jax.networks.folding import fold
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.views import view_for
-from raunet_jax.volume import Volume
-from raunet_jax.windows import check_window, empty_windows, make_forward, predict_windows, window_origins
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
 WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map

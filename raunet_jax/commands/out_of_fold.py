@@ -1,17 +1,20 @@
 """Liver boxes for stage 3's patches from stage 2 models that never saw the case, as stage 3 meets them in use."""
 
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_image
-from raunet_jax.cascade import load_cascade, segment
 from raunet_jax.files import write_json
-from raunet_jax.geometry import Box, bounding_box
-from raunet_jax.progress import progress, say
-from raunet_jax.read_ahead import CASE_ERRORS, in_turn
+from raunet_jax.imaging.geometry import Box, bounding_box
+from raunet_jax.inference.cascade import load_cascade, segment
+from raunet_jax.progress import progress
+from raunet_jax.read_ahead import CASE_ERRORS, pipeline
+
+log = logging.getLogger("raunet_jax")
 
 BOXES = "boxes.json"
 
@@ -52,17 +55,19 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
             try:
                 found[case.name] = outcome.result()
             except CASE_ERRORS as error:
-                say(f"{case.name}: no out-of-fold liver ({str(error) or type(error).__name__})")
+                log.warning(f"{case.name}: no out-of-fold liver ({str(error) or type(error).__name__})")
             else:
                 with saving():
                     write_json(path, made_by | {"boxes": found})
             bar.advance(1, case.name)
 
         others = [case for name, case in cases.items() if name not in found]
-        in_turn(others, lambda case: read_image(case, stage), work, finish, lambda volume: volume.voxels.size)
+        pipeline(others, lambda case: read_image(case, stage), work, finish, lambda volume: volume.voxels.size)
     missing = sorted(name for part, names in split.items() if part != "test" for name in names if not found.get(name))
     if missing:
-        say(f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}")
+        log.warning(
+            f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}"
+        )
     return {name: Box(*(tuple(side) for side in box)) for name, box in found.items() if box}
 
 

@@ -15,10 +15,13 @@ from flax.traverse_util import flatten_dict
 from jax.extend import core
 from ml_collections import ConfigDict
 
-from raunet_jax import inspection_tables, recipe
+from data_prep.planning import plan
+from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.losses import dice_loss
+from raunet_jax.commands import inspection_tables
+from raunet_jax.commands.request import Request
 from raunet_jax.networks.raunet import image_shape, make_network
+from raunet_jax.training.losses import dice_loss
 
 FLOAT_BYTES = 4  # parameters, Adam's moments and batch statistics are float32 whatever the activations are
 
@@ -287,6 +290,11 @@ def _relative_difference(here: Any, there: Any) -> float | None:
     apart = _norm({name: ours[name].astype(np.float64) - theirs[name] for name in ours})
     scale = max(_norm(ours), _norm(theirs))
     return _finite(apart / scale) if apart else 0.0
+
+
+def run(request: Request) -> int:
+    config = request.config and plan(request.config)
+    return main(config, request.workdir, request.compare or None, request.json)
 
 
 def main(

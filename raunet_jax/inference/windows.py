@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from raunet_jax.intensity import normalise
+from raunet_jax.imaging.intensity import normalize
 from raunet_jax.networks.raunet import RAUNet
 
 AHEAD = 2  # batches that the device is given beyond the one that is waited for
@@ -27,7 +27,7 @@ Forward = Callable[[Array], Float[Array, "b z y x"]]
 def window_origins(shape: Sequence[int], patch: Sequence[int], step: Sequence[int]) -> np.ndarray:
     """First voxels `(n, 3)` of the windows that cover a volume of `shape`; all arguments (z, y, x).
 
-    Neighbours are `step` apart, except that the last window of each axis ends with the volume. Raises ValueError for a
+    Neighbors are `step` apart, except that the last window of each axis ends with the volume. Raises ValueError for a
     volume smaller than a patch or a step that leaves gaps.
     """
     return np.array(list(itertools.product(*_starts(shape, patch, step))), np.int32)
@@ -70,8 +70,8 @@ def check_window(window, patch: Sequence[int]) -> None:
 def _profiles(weights: str, patch: Sequence[int]) -> list[np.ndarray]:
     """A window's weight is the product of its place's on these three: float32 (length,) along z, y, x.
 
-    "gaussian": standard deviation an eighth of the patch, centred, as in nnU-Net (Isensee et al., Nature Methods 2021):
-    the network is least sure near a window's border, where it sees one side of a voxel only.
+    "gaussian": standard deviation an eighth of the patch, centered, as in nnU-Net (Isensee et al., Nature Methods
+    2021): the network is least sure near a window's border, where it sees one side of a voxel only.
     """
     if weights == "uniform":
         return [np.ones(length, np.float32) for length in patch]
@@ -102,7 +102,7 @@ def make_forward(network: RAUNet) -> Callable:
 
     @jax.jit
     def forward(variables, image, low, high):
-        image = normalise(image, low, high)
+        image = normalize(image, low, high)
         flat = image.shape[1] == 1
         logits = network.apply(variables, image[:, 0] if flat else image)
         probabilities = jax.nn.sigmoid(logits[..., 0])

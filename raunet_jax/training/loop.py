@@ -2,9 +2,9 @@
 
 import contextlib
 import json
+import logging
 import math
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,33 +13,25 @@ import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from data_prep.patch_dataset import SPLIT
-from raunet_jax import augmentation, batches, files, recipe, startup
+from raunet_jax import files, recipe, startup
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.progress import progress, say
-from raunet_jax.step import (
+from raunet_jax.progress import progress
+from raunet_jax.run_folder import RunError, check_same_recipe
+from raunet_jax.signals import StopRequest
+from raunet_jax.training import augmentation, batches
+from raunet_jax.training.step import (
     TrainState,
     end_epoch,
-    joined_axis,
     make_state,
     make_train_step,
     make_validation_step,
+    reduction_axis,
     replicate,
     split_over_devices,
 )
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
-
-
-class Stopped(Exception):
-    """A signal asked for an end; the state is saved and the same command goes on from it."""
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command resumes")
-        self.exit_status = 128 + signum
+log = logging.getLogger("raunet_jax")
 
 
 def validation_dice(step: Callable, state: TrainState, validation: Iterator[dict]) -> float | None:
@@ -50,24 +42,6 @@ def validation_dice(step: Callable, state: TrainState, validation: Iterator[dict
         counts += found[batch["valid"]].sum(axis=0)
     overlap, predicted, reference = counts
     return float(2 * overlap / (predicted + reference)) if predicted + reference else None
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Yield a list that a SIGTERM or SIGINT is appended to, instead of ending the process; a second one ends it."""
-    asked: list[int] = []
-
-    def handle(signum, _):
-        asked.append(signum)
-        signal.signal(signum, before[signum])
-        say(f"{signal.Signals(signum).name}: saving after this step (once more to end at once)")
-
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class MetricsLog:
@@ -91,40 +65,16 @@ class MetricsLog:
         self._board.close()
 
 
-def check_same_recipe(run: pathlib.Path, begun: ConfigDict, config: ConfigDict) -> None:
-    """Raise TrainingError when `run`, begun with one recipe, cannot go on with `config`."""
-    changed = recipe.differences(begun, config)
-    if changed:
-        raise TrainingError(
-            f"{run} was begun with another recipe (there, here): {'; '.join(changed)}. Name another --workdir"
-        )
-
-
-def keep_split(run: pathlib.Path, split: dict) -> None:
-    """Write which cases each fold of `run` leaves out; TrainingError when it was begun with other cases or scans."""
-    path = run / SPLIT
-    if path.is_file():
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        parts = begun.keys() | split.keys()
-        moved = {case for part in parts for case in dict(begun.get(part, {}).items() ^ split.get(part, {}).items())}
-        if moved:
-            raise TrainingError(
-                f"{path}: the run was begun with other cases, or these scans have changed since: "
-                f"{', '.join(sorted(moved))}. Name another --workdir, or put them back"
-            )
-    files.write_json(path, split)
-
-
 class FoldRun:
     """One fold's training in `run`: the state, the loop's place, and the means to save both and go on from them."""
 
     def __init__(self, config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int):
         if config.batch_size % jax.device_count():
-            raise TrainingError(f"batch_size {config.batch_size} does not divide over {jax.device_count()} devices")
+            raise RunError(f"batch_size {config.batch_size} does not divide over {jax.device_count()} devices")
         self.config, self.run = config, run
         self.patch_set = patch_set.parent.name  # its key, above the version
-        self.begun_with = self.patch_set
-        self.network = make_network(config, joined_axis())
+        self.started_with = self.patch_set
+        self.network = make_network(config, reduction_axis())
         self.state = make_state(self.network, config)
         self.loader = batches.train_batches(config, patch_set, fold)
         self.validation = batches.validation_batches(config, patch_set, fold)
@@ -135,7 +85,7 @@ class FoldRun:
         self.checkpoints = Checkpoints(run / "checkpoints")
 
     def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one; TrainingError if another recipe made it."""
+        """Take up the newest checkpoint, if there is one; RunError if another recipe made it."""
         newest = self.checkpoints.newest_step()
         if newest is None:
             return
@@ -143,12 +93,12 @@ class FoldRun:
         state, loop = self.checkpoints.restore(newest, self.state)
         self.state = replicate(state)
         self.step, self.losses, self.seconds = newest, loop["losses"], loop["seconds"]
-        self.begun_with = loop["patch_set"]
+        self.started_with = loop["patch_set"]
         self.loader.set_state(loop["loader"])
-        say(f"{self.run}: going on from step {newest}")
+        log.info(f"{self.run}: going on from step {newest}")
 
     def save(self, dice: float | None, cases: list[str]) -> None:
-        """Write a checkpoint; TrainingError if the last step, on `cases`, left weights that are not finite."""
+        """Write a checkpoint; RunError if the last step, on `cases`, left weights that are not finite."""
         # A step's loss is that of the weights before it: what its own update spoiled shows in no loss yet.
         weights = jax.device_get((self.state.params, self.state.batch_stats))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
@@ -158,13 +108,13 @@ class FoldRun:
         self.checkpoints.save(self.step, self.state, loop, self.config, dice)
 
     def record(self, number: int, cases: list[str], loss: float) -> None:
-        """Keep a step's loss; TrainingError if it is not finite."""
+        """Keep a step's loss; RunError if it is not finite."""
         if not math.isfinite(loss):
             raise self._not_finite(f"the loss of step {number} is {loss}", cases)
         self.losses.append(loss)
 
-    def _not_finite(self, what: str, cases: list[str]) -> TrainingError:
-        return TrainingError(
+    def _not_finite(self, what: str, cases: list[str]) -> RunError:
+        return RunError(
             f"{self.run}: {what}, on cases {', '.join(sorted(set(cases)))}. The last good checkpoint is kept; lower "
             f"learning_rate, or look at these cases with --mode=verify"
         )
@@ -184,11 +134,12 @@ class FoldRun:
         return row
 
 
-def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int, asked: list[int]) -> None:
+def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, fold: int, stop: StopRequest) -> None:
     """Train the recipe's network on all folds but `fold`, from the newest checkpoint in `run` if there is one.
 
-    `asked` is `stop_requests`' list. Raises Stopped once a signal's state is saved, TrainingError when a loss or a
-    weight is not finite, when the batch does not divide over the devices, or when `run` was begun with another recipe.
+    `stop` is checked after every step. Raises Stopped once a signal's state is saved, RunError when a loss or a
+    weight is not finite, when the batch does not divide over the devices, or when `run` was started with another
+    recipe.
     """
     fold_begin = time.monotonic()
     training = FoldRun(config, patch_set, run, fold)
@@ -198,17 +149,17 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
     with training.checkpoints:
         training.resume()
         if training.step >= last_step:
-            say(f"{run}: trained already, {training.step} steps")
+            log.info(f"{run}: trained already, {training.step} steps")
             return
-        if training.begun_with != training.patch_set:
-            raise TrainingError(
-                f"{run} was begun with patch set {training.begun_with}, and this is {training.patch_set}: scans, masks "
-                "or out-of-fold livers have changed since. Name another --workdir, or put them back"
+        if training.started_with != training.patch_set:
+            raise RunError(
+                f"{run} was started with patch set {training.started_with}, and this is {training.patch_set}: scans, "
+                "masks or out-of-fold livers have changed since. Name another --workdir, or put them back"
             )
         files.write_text(run / "config.json", recipe.to_json(config) + "\n")
         title = f"{config.name} fold {fold}"
         with (
-            contextlib.closing(MetricsLog(run, training.step)) as log,
+            contextlib.closing(MetricsLog(run, training.step)) as metrics_log,
             progress(title, last_step, training.step) as bar,
         ):
             note, pending, first_step = "", None, training.step + 1
@@ -222,7 +173,7 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                 if training.step == first_step:
                     jax.block_until_ready(metrics)
                     now = time.monotonic()
-                    say(
+                    log.info(
                         f"{title}: the first step took {now - step_begin:.1f} s with what was compiled for it; "
                         f"it ended {now - fold_begin:.1f} s after this fold's start"
                     )
@@ -234,19 +185,19 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                 pending = (training.step, batch["case"], metrics)
 
                 ended = training.step % training.epoch_steps == 0
-                if ended or asked or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                if ended or stop or time.monotonic() - saved > 60 * config.checkpoint_minutes:
                     training.record(*pending[:2], float(pending[2]["loss"]))
                     pending, dice = None, None
                     rate = epoch_patches / (time.monotonic() - epoch_begin)
                     if ended:
                         row = training.end_epoch() | {"patches_per_second": rate}
                         dice = row["validation_dice"]
-                        log.write(row | {"seconds": time.monotonic() - begin})
+                        metrics_log.write(row | {"seconds": time.monotonic() - begin})
                         note = f"epoch {row['epoch']} loss {row['loss']:.3f} Dice {dice or 0:.3f} {rate:.1f} patches/s"
                         epoch_begin, epoch_patches = time.monotonic(), 0
                     saved = time.monotonic()
                     training.seconds = saved - begin
                     training.save(dice, batch["case"])
-                    if asked:
-                        raise Stopped(asked[0])
+                    if stop:
+                        raise stop.stopped()
                 bar.advance(1, note)

@@ -1,0 +1,48 @@
+"""The command line of one run, as every mode is given it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from raunet_jax import recipe
+
+
+class UsageError(ValueError):
+    """The command line lacks something that the mode needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The recipe, and the flags beside it."""
+
+    config: ConfigDict | None
+    workdir: pathlib.Path | None  # as given; `run` is the recipe's own place if it was not
+    input: Sequence[str] = ()
+    output: str = ""
+    prediction: str = ""
+    reference: str = ""
+    compare: str = ""
+    probabilities: bool = False
+    uncertainty: bool = False
+    json: bool = False
+
+    @property
+    def run(self) -> pathlib.Path:
+        return self.workdir or pathlib.Path("runs") / self.recipe.name
+
+    @property
+    def recipe(self) -> ConfigDict:
+        """The recipe given, or else the one saved in the run folder."""
+        if self.config is not None:
+            return self.config
+        if self.workdir is None:
+            raise UsageError("name a recipe, such as --config=configs/demo.py, or a run folder with --workdir")
+        return recipe.load(self.workdir / "config.json")
+
+    def needed(self, flag: str) -> str:
+        value = getattr(self, flag)
+        if not value:
+            raise UsageError(f"--{flag} is needed in this mode; python run.py --help says what it takes")
+        return value

@@ -1,0 +1,37 @@
+"""Names of cases and of the files that belong to them."""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
+MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
+REFERENCE_ENDING = "_reference"
+UNCERTAINTY_ENDING = "_uncertainty"
+_CASE_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_")
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorting key by which volume-10 comes after volume-2."""
+    parts = re.split(r"(\d+)", name)
+    return [(index % 2 == 1, int(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
+
+
+def stem(path: str | os.PathLike) -> str:
+    """The file's name without .nii or .nii.gz."""
+    return pathlib.Path(path).name.removesuffix(".gz").removesuffix(".nii")
+
+
+def case_name(path: str | os.PathLike) -> str:
+    """The name under which a mask is matched: volume-12.nii, segmentation-12.nii.gz and 12_seg.nii are all "12"."""
+    return _CASE_PREFIX.sub("", stem(path)).removesuffix(MASK_ENDING)
+
+
+def common_name(names: Iterable[str]) -> str:
+    """What the names of one case's files begin with, less the separators before what tells them apart."""
+    names = list(names)
+    if len(names) == 1:
+        return names[0]
+    # CASE_t1 and CASE_t1ce share more than their case's name
+    return re.sub(r"[-_. ]+[^-_. ]*$", "", os.path.commonprefix(names)) or names[0]

@@ -1,0 +1,48 @@
+"""Signals that ask a long piece of work to save and end."""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+
+log = logging.getLogger("raunet_jax")
+
+
+class Stopped(Exception):
+    """A signal asked for an end; the state is saved and the same command goes on from it."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command resumes")
+        self.exit_status = 128 + signum
+
+
+class StopRequest:
+    """False until a signal has been caught; then `signum` says which."""
+
+    def __init__(self, signum: int | None = None) -> None:
+        self.signum = signum
+
+    def __bool__(self) -> bool:
+        return self.signum is not None
+
+    def stopped(self) -> Stopped:
+        """The exception to raise once all is saved."""
+        return Stopped(self.signum)
+
+
+@contextlib.contextmanager
+def catch_signals() -> Iterator[StopRequest]:
+    """Yield a StopRequest: the first SIGTERM or SIGINT fills it and does not end the process; a second one does."""
+    stop = StopRequest()
+
+    def handle(signum, _):
+        stop.signum = signum
+        signal.signal(signum, before[signum])
+        log.info(f"{signal.Signals(signum).name}: saving after this step (once more to end at once)")
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
