@@ -8,7 +8,9 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
-CASE_ERRORS = (OSError, ValueError, MemoryError, JaxRuntimeError)  # they end one case, not the run; Jax: device memory
+# They end one case, not the run. Jax: out of device memory.
+CASE_ERRORS = (OSError, MemoryError, JaxRuntimeError)
+READ_ERRORS = (*CASE_ERRORS, ValueError)  # a file may hold anything; anywhere else a ValueError is a mistake of ours
 LARGE_VOXELS = 100_000_000  # beside the work on a case of more none is read or written
 
 Saving = Callable[[], contextlib.AbstractContextManager[None]]
@@ -27,8 +29,9 @@ def pipeline(
         read: case -> what it holds; called in a thread, one case ahead.
         work: (case, what it holds) -> result; called in this thread.
         finish: (case, outcome, saving); called in a thread, one case behind, for every case. `outcome.result()` returns
-            the result, or raises the one of CASE_ERRORS that `read` or `work` raised. Every file is to be written
-            within `with saving():`, so that Ctrl-C waits for the end of that file, and no other is begun.
+            the result, or raises the one of READ_ERRORS that `read`, or of CASE_ERRORS that `work` raised. Every file
+            is to be written within `with saving():`, so that Ctrl-C waits for the end of that file, and no other is
+            begun.
         voxels: how many there are in what a case holds; see LARGE_VOXELS.
 
     Any other error of `read` or `work`, once the case before is finished, and any that `finish` raises end the run.
@@ -85,25 +88,21 @@ class _Gate:
 def _start(function: Callable, *arguments) -> Future:
     """Call `function` in a thread that does not keep the process from ending, as those of an executor would."""
     future = Future()
-    threading.Thread(target=_run, args=(future, function, *arguments), daemon=True).start()
+    threading.Thread(target=_call, args=(future, BaseException, function, *arguments), daemon=True).start()
     return future
 
 
-def _run(future: Future, function: Callable, *arguments) -> None:
+def _call(future: Future, kept: type | tuple[type, ...], function: Callable, *arguments) -> None:
+    """Let `future` have the result of `function`, or an error of the kinds `kept`; others are raised."""
     try:
         future.set_result(function(*arguments))
-    except CASE_ERRORS as error:
-        future.set_exception(_bare(error))
-    except BaseException as error:  # whatever it is, the caller's thread raises it
-        future.set_exception(error)
+    except kept as error:
+        future.set_exception(_bare(error) if isinstance(error, READ_ERRORS) else error)
 
 
 def _outcome(work: Callable, case: Any, held: Any) -> Future:
     outcome = Future()
-    try:
-        outcome.set_result(work(case, held))
-    except CASE_ERRORS as error:
-        outcome.set_exception(_bare(error))
+    _call(outcome, CASE_ERRORS, work, case, held)
     return outcome
 
 
@@ -114,8 +113,8 @@ def _bare(error: Exception) -> Exception:
 
 
 def _succeeded(outcome: Future) -> bool:
-    """Wait for it; False for one of CASE_ERRORS, any other is raised."""
+    """Wait for it; False for one of READ_ERRORS, any other is raised."""
     error = outcome.exception()
-    if error is not None and not isinstance(error, CASE_ERRORS):
+    if error is not None and not isinstance(error, READ_ERRORS):
         raise error
     return error is None

@@ -10,7 +10,7 @@ from configs import common
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import read_nifti, write_nifti
 from raunet_jax.inference import cascade
-from raunet_jax.inference.cascade import StageModel
+from raunet_jax.inference.models import StageModel
 
 BODY, LIVER, TUMOR, BONE = 40, 110, 150, 180  # HU
 PATCHES = {"coarse": (32, 32, 1), "voi": (32, 32, 32), "tumor": (32, 32, 32), "brain": (32, 32, 32)}

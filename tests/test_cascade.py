@@ -11,7 +11,8 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.imaging.geometry import Box, whole
 from raunet_jax.imaging.volume import Grid, Volume, read_nifti, write_mask
 from raunet_jax.inference import cascade
-from raunet_jax.inference.cascade import ModelMissing, load_cascade, load_stage, segment
+from raunet_jax.inference.cascade import segment
+from raunet_jax.inference.models import ModelMissing, load_cascade, load_stage
 
 
 @pytest.fixture(autouse=True)

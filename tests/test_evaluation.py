@@ -18,6 +18,7 @@ from exact_models import model, rule
 from raunet_jax import scores
 from raunet_jax.commands import evaluate as evaluation
 from raunet_jax.files import write_json, write_text
+from raunet_jax.inference import results
 from raunet_jax.recipe import stages_of, to_json
 from raunet_jax.report.page import write_report
 
@@ -253,14 +254,14 @@ def test_a_full_disk_is_reported_for_its_case_in_the_cases_order(tmp_path, monke
     use_models(monkeypatch, "tumor")
     config = recipe(root, tmp_path, test_cases=3, data_folds=2)
     first, second, third = (case.name for case in split_cases(find_cases(config), config).test)
-    write_mask = evaluation.write_mask
+    write_mask = results.write_mask
 
     def find_the_disk_full(path, *arguments):
         if path.name == f"{first}_reference.nii.gz":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write_mask(path, *arguments)
 
-    monkeypatch.setattr(evaluation, "write_mask", find_the_disk_full)
+    monkeypatch.setattr(results, "write_mask", find_the_disk_full)
     (root / f"{second.replace('volume', 'segmentation')}.nii.gz").write_bytes(b"")
     summary, failed = evaluate(config, tmp_path)
     assert [case["case"] for case in summary["cases"]] == [third]

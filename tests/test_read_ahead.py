@@ -102,7 +102,7 @@ def test_a_large_case_has_the_memory_to_itself(log, monkeypatch):
     assert places["read", "c"] < places["finished", "b"]
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), MemoryError()])
+@pytest.mark.parametrize("error", [OSError("gone"), MemoryError()])
 def test_a_case_that_fails_is_finished_in_its_turn_with_its_error(log, error):
     results = []
 
@@ -122,13 +122,27 @@ def test_a_case_that_fails_is_finished_in_its_turn_with_its_error(log, error):
     assert ("work", "a") not in log.events
 
 
-@pytest.mark.parametrize("stage", ["read", "work", "finish"])
-def test_a_mistake_ends_the_run_once_the_case_before_is_finished(log, stage):
+def test_a_value_that_a_file_should_not_hold_ends_its_case_alone(log):
+    def read(case):
+        if case == "b":
+            raise ValueError("odd")
+        return case
+
+    results = []
+    run(log, "abc", read=read, finish=lambda case, outcome, _: results.append(outcome.exception() or case))
+    assert results[::2] == ["a", "c"] and str(results[1]) == "odd"
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [("read", TypeError), *((stage, error) for stage in ("work", "finish") for error in (TypeError, ValueError))],
+)
+def test_a_mistake_ends_the_run_once_the_case_before_is_finished(log, stage, error):
     def wrong(case, *_):
         if case == "b":
-            raise TypeError("a mistake")
+            raise error("a mistake")
 
-    with pytest.raises(TypeError, match="a mistake"):
+    with pytest.raises(error, match="a mistake"):
         run(log, "abc", **{stage: wrong})
     assert ("finished", "a") in log.events
     assert not {("finished", "b"), ("finished", "c")} & set(log.events)

@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from data_prep.cases import find_cases, read_image
 from raunet_jax.files import write_json
 from raunet_jax.imaging.geometry import Box, bounding_box
-from raunet_jax.inference.cascade import load_cascade, segment
+from raunet_jax.inference.cascade import segment
+from raunet_jax.inference.models import load_cascade
 from raunet_jax.progress import progress
-from raunet_jax.read_ahead import CASE_ERRORS, pipeline
+from raunet_jax.read_ahead import READ_ERRORS, pipeline
+from raunet_jax.run_folder import RunFolder
 
 log = logging.getLogger("raunet_jax")
-
-BOXES = "boxes.json"
 
 
 def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mapping]) -> dict[str, Box]:
@@ -30,12 +30,12 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
     their threshold, their vote or how windows are laid and merged.
 
     Args:
-      config: the cascade's recipe.
-      run: its run folder; stages coarse and voi are trained.
-      split: stage voi's, from split.json.
+        config: the cascade's recipe.
+        run: its run folder; stages coarse and voi are trained.
+        split: stage voi's, from split.json.
     """
     stage = config.stages.voi
-    path = run / "voi" / BOXES
+    path = RunFolder(run).stages(config)["voi"].boxes
     wanted = {name: fold for fold in stage.folds for name in split.get(f"fold_{fold}", ())}
     cases = {case.name: case for case in find_cases(stage) if case.name in wanted}
     models = {str(fold): load_cascade(run, config, fold, ("coarse", "voi")) for fold in stage.folds}
@@ -54,7 +54,7 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
         def finish(case, outcome, saving):
             try:
                 found[case.name] = outcome.result()
-            except CASE_ERRORS as error:
+            except READ_ERRORS as error:
                 log.warning(f"{case.name}: no out-of-fold liver ({str(error) or type(error).__name__})")
             else:
                 with saving():

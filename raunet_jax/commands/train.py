@@ -11,7 +11,7 @@ from data_prep.planning import plan
 from raunet_jax import files, recipe
 from raunet_jax.commands import evaluate, out_of_fold, report
 from raunet_jax.commands.request import Request, UsageError
-from raunet_jax.inference.cascade import check_inference
+from raunet_jax.inference.models import check_inference
 from raunet_jax.run_folder import RunFolder, check_same_recipe
 from raunet_jax.signals import catch_signals
 from raunet_jax.training import augmentation, loop, parallel_folds

@@ -7,7 +7,8 @@ import numpy as np
 
 from raunet_jax.imaging.geometry import whole
 from raunet_jax.imaging.volume import Volume
-from raunet_jax.inference.cascade import Segmentation, StageModel, segment
+from raunet_jax.inference.cascade import Segmentation, segment
+from raunet_jax.inference.models import StageModel
 from raunet_jax.scores.overlap import count, dice
 
 # Where a reference tumor voxel may end, in the order of the stages that may lose it.

@@ -1,115 +1,60 @@
 """From a scan to labels: localization, liver, tumor (sections III-E to III-G), or one network on the whole scan."""
 
 import dataclasses
-import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from raunet_jax import recipe
-from raunet_jax.checkpoints import Checkpoints
+from raunet_jax import tasks
 from raunet_jax.imaging.components import largest_and_sizes
 from raunet_jax.imaging.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
 from raunet_jax.imaging.intensity import Encoded, encode, kind_of
 from raunet_jax.imaging.views import view_for
 from raunet_jax.imaging.volume import Volume
-from raunet_jax.inference.windows import check_window, empty_windows, make_forward, predict_windows, window_origins
-from raunet_jax.networks.folding import fold
+from raunet_jax.inference.models import StageModel, patch_shape
+from raunet_jax.inference.windows import empty_windows, make_forward, predict_windows, window_origins
 from raunet_jax.networks.raunet import make_network
 
-INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
-WHOLE_VOLUME = {"brain": "brain", "custom": "foreground"}  # stages that see a volume whole: name of their map
-MAPS = {"coarse": "liver", "voi": "liver", "tumor": "tumor"} | WHOLE_VOLUME  # name of each stage's probability map
-_SLAB = 32  # slices of a mask brought back to full size at once, so that a long CT's never lies in memory as float32
-VOTES = ("mean", "majority")
 RIVAL_SHARE = 0.5  # of the largest component's size, from which the second largest is worth a warning
+_SLAB = 32  # slices of a mask brought back to full size at once, so that a long CT's never lies in memory as float32
 Announce = Callable[[str, int], Callable[[int], None]]  # (stage, windows) -> advance(count)
-
-
-class ModelMissing(FileNotFoundError):
-    """A run folder lacks a trained model; the message names it and the command that trains it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StageModel:
-    """The trained networks of one stage, one a fold, and the recipe they share."""
-
-    config: ConfigDict
-    variables: tuple[dict, ...]  # `params` and `batch_stats` of each fold, by `folding.fold`
-    steps: tuple[int, ...] = ()  # of training, at which each was saved
 
 
 @dataclasses.dataclass
 class Segmentation:
-    """What the cascade found in one volume; arrays are on the volume's canonical grid (z, y, x)."""
+    """What the stages so far found in one volume; arrays are on the volume's canonical grid (z, y, x)."""
 
-    labels: np.ndarray  # uint8: 0 background, 1 liver, 2 tumor; of brains 1 = whole tumor, of other tasks 1
-    probabilities: dict[str, np.ndarray]  # float32 maps: "liver" and "tumor", or "brain", or "foreground"
-    box: Box | None  # what stages 2 and 3 looked at
+    labels: np.ndarray  # uint8 label map. Liver: 0 background, 1 liver, 2 tumor. Brain: 1 whole tumor. Custom: 1
+    probabilities: dict[str, np.ndarray]  # float32 maps by `tasks.Stage.map_name`
+    box: Box | None = None  # the liver's with its margin, in which stages 2 and 3 look
+    liver: np.ndarray | None = None  # mask that the next stage looks inside; None: none yet, or none any more
     warnings: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # by stage
-    votes: np.ndarray | None = None  # uint8: how many `folds` reach the threshold, of stage tumor, brain, custom
+    votes: np.ndarray | None = None  # uint8: how many of the last stage's `folds` reach the threshold
     folds: int = 1
 
 
-def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageModel:
-    """The best checkpoint of each fold trained in `run` (of those in `folds`). Raises ModelMissing."""
-    trained = sorted(run.glob("fold_*/checkpoints"))
-    if folds is not None:
-        trained = [run / f"fold_{fold}" / "checkpoints" for fold in folds]
-    config, variables, steps = None, [], []
-    for folder in trained:
-        step = None
-        if folder.is_dir():
-            with Checkpoints(folder) as checkpoints:
-                step = checkpoints.best_step()
-                if step is not None:
-                    state = checkpoints.restore_tree(step)
-                    config = checkpoints.recipe(step)
-                    variables.append(fold(state))
-                    steps.append(step)
-        if step is None:
-            raise ModelMissing(f"{folder} holds no checkpoint: this fold has not been trained; run --mode=train first")
-    if config is None:
-        raise ModelMissing(f"{run} holds no trained model (fold_K/checkpoints); run --mode=train first")
-    return StageModel(config, tuple(jax.device_put(variables)), tuple(steps))
+class _Scan(NamedTuple):
+    """What a stage is given of a volume."""
+
+    name: str  # of the case, for warnings
+    encoded: Encoded
+    later: tuple[str, ...]  # the stages that run after this one
+    announce: Announce
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.encoded.voxels.shape[:3]
 
 
-def load_cascade(
-    workdir: pathlib.Path,
-    config: ConfigDict | None = None,
-    fold: int | None = None,
-    stages: Sequence[str] | None = None,
-) -> dict[str, StageModel]:
-    """The StageModel of each stage (of `stages`) of the run in `workdir`, in the order they run.
+class _Vote(NamedTuple):
+    """Of the folds of one stage, on the grid of its view."""
 
-    Thresholds, votes and windows are those of `config`, by default of the recipe saved in `workdir`. `fold` picks one
-    model of the stages that have several. Raises FileNotFoundError when `workdir` is no run folder, ModelMissing when a
-    stage was not trained, ValueError when its windows cannot be merged as asked for.
-    """
-    config = config or recipe.load(workdir / "config.json")
-    models = {}
-    for name, stage in recipe.stages_of(config).items():
-        if stages is not None and name not in stages:
-            continue
-        run = workdir / name if "stages" in config else workdir
-        model = load_stage(run, None if fold is None or name == "coarse" else [fold])
-        with model.config.ignore_type():
-            for field in INFERENCE_FIELDS:
-                model.config[field] = stage[field]
-        check_inference(model.config)
-        models[name] = model
-    return models
-
-
-def check_inference(config: ConfigDict) -> None:
-    """Raise ValueError for a stage's recipe by which windows cannot be merged, or folds not be joined."""
-    check_window(config.window, _patch(config))
-    if config.vote not in VOTES:
-        raise ValueError(f"config.vote is {config.vote!r}; choose {' or '.join(VOTES)}")
+    mean: np.ndarray  # float32: mean probability
+    mask: np.ndarray  # uint8
+    votes: np.ndarray  # uint8: how many folds' own probability reaches the threshold
 
 
 def segment(
@@ -118,91 +63,135 @@ def segment(
     reference_liver: np.ndarray | None = None,
     announce: Announce = lambda stage, windows: lambda count: None,
 ) -> Segmentation:
-    """Run the stages that `models` has, each on what the one before found.
+    """Run the stages that `models` has, each on what the ones before found.
 
-    `reference_liver` (z, y, x) stands in for the result of a stage that is not there; without it the liver stage is
-    given the whole volume, and the tumor stage raises ValueError. No liver, or no tumor, is an answer like any other:
-    an empty mask and a warning.
+    No liver, or no tumor, is an answer like any other: an empty mask and a warning.
+
+    Args:
+        volume: the scan.
+        models: by stage, in any order.
+        reference_liver: (z, y, x), stands in for the result of a stage that is not there; without it the liver stage
+            is given the whole volume.
+        announce: told of every stage and its number of windows; what it returns is told of windows done.
+
+    Raises:
+        ValueError: stage tumor alone, and no `reference_liver` for it to look into.
     """
-    kind = kind_of(next(iter(models.values())).config.data.modalities)
-    found = Segmentation(np.zeros(volume.shape, np.uint8), {}, None)
-
-    def timed(stage: str, function: Callable, *arguments):
+    stages = [name for name in tasks.stage_names() if name in models]
+    if reference_liver is None and _step_of(stages[0]) is _segment_inside_liver:
+        raise ValueError(
+            f"{volume.name}: stage {stages[0]} alone looks inside a liver that nobody has segmented; predict with the "
+            "run of a whole cascade (--config=configs/liver.py)"
+        )
+    kind = kind_of(models[stages[0]].config.data.modalities)
+    found = Segmentation(np.zeros(volume.shape, np.uint8), {}, liver=reference_liver)
+    for number, stage in enumerate(stages, start=1):
         begin = time.monotonic()
         encoded = encode(volume.voxels, kind, tuple(models[stage].config.window_hu))  # stages may differ in it
-        result = function(encoded, models[stage], *arguments, announce=announce)
+        scan = _Scan(volume.name, encoded, tuple(stages[number:]), announce)
+        found = _step_of(stage)(scan, models[stage], found)
         found.seconds[stage] = time.monotonic() - begin
-        return result
-
-    for stage, name in WHOLE_VOLUME.items():
-        if stage in models:
-            found.probabilities[name], found.labels, found.votes = timed(stage, _whole_view)
-            found.folds = len(models[stage].variables)
-            if not found.labels.any():
-                found.warnings.append(f"{volume.name}: nothing found; the mask is empty")
-            return found
-
-    liver = reference_liver
-    if "coarse" in models:
-        probabilities, liver, sizes = timed("coarse", _locate_liver, "voi" not in models)
-        if probabilities is not None:
-            found.probabilities["liver"] = probabilities
-        found.warnings += _rivals(volume.name, "coarse", sizes)
-        if not liver.any() and len(models) > 1:
-            found.warnings.append(f"{volume.name}: stage coarse found no liver; the whole volume is searched instead")
-            liver = None
-    if "voi" in models:
-        box = whole(volume.shape) if liver is None or not liver.any() else bounding_box(liver)
-        found.box = expand(box, models["voi"].config.box_margin, volume.shape)
-        found.probabilities["liver"], liver, sizes = timed("voi", _segment_liver, box)
-        found.warnings += _rivals(volume.name, "voi", sizes) + _cut(volume.name, liver, found.box)
-    if liver is not None and liver.any():
-        found.labels = liver.astype(np.uint8)
-        margin = next(iter(models.values())).config.box_margin
-        found.box = found.box or expand(bounding_box(liver), margin, volume.shape)
-        if "tumor" in models:
-            found.probabilities["tumor"], tumor, found.votes = timed("tumor", _segment_tumor, liver)
-            found.folds = len(models["tumor"].variables)
-            found.labels[tumor > 0] = 2
-    elif liver is None and set(models) == {"tumor"}:
-        raise ValueError(
-            f"{volume.name}: stage tumor alone looks inside a liver that nobody has segmented; predict with the run "
-            "of a whole cascade (--config=configs/liver.py)"
-        )
-    else:
-        found.warnings.append(f"{volume.name}: no liver found; the mask is empty")
-    return found
+    if not found.labels.any():
+        what = "no liver" if "liver" in tasks.task_of(stages[0]).structures else "nothing"
+        found.warnings.append(f"{volume.name}: {what} found; the mask is empty")
+    return dataclasses.replace(found, liver=None)  # `labels` say as much
 
 
-def _whole_view(encoded: Encoded, model: StageModel, announce: Announce):
-    shape = encoded.voxels.shape[:3]
-    return _vote(_fold_maps(encoded, model, view_for(model.config.stage, shape, None, model.config), announce), model)
+def _locate_liver(scan: _Scan, model: StageModel, found: Segmentation) -> Segmentation:
+    """Stage 1. The largest component is chosen on the small slices, as the paper does, then brought back to full size.
 
-
-def _locate_liver(encoded: Encoded, model: StageModel, keep_map: bool, announce: Announce):
-    """The largest component is chosen on the small slices, as the paper does, and then brought back to full size.
-
-    The probabilities are None unless they are to be kept: where stage voi runs, the liver's are those of that stage.
+    Its probabilities are kept only where no later stage gives those of the liver.
     """
-    shape = encoded.voxels.shape[:3]
-    view = view_for("coarse", shape, None, model.config)
-    probabilities, mask, _ = _vote(_fold_maps(encoded, model, view, announce), model)
-    largest, sizes = largest_and_sizes(mask)
+    stage, shape = model.config.stage, scan.shape
+    view = view_for(stage, shape, None, model.config)
+    vote = _vote(_fold_maps(scan, model, view), model)
+    largest, sizes = largest_and_sizes(vote.mask)
     liver = np.empty(shape, bool)
     for first in range(0, shape[0], _SLAB):
         slab = largest[first : first + _SLAB].astype(np.float32)
         liver[first : first + _SLAB] = resize_in_plane(slab, shape[1:]) >= 0.5
-    return resize_in_plane(probabilities, shape[1:]) if keep_map else None, liver, sizes
+    name = tasks.stage_of(stage).map_name
+    probabilities = {}
+    if all(tasks.stage_of(later).map_name != name for later in scan.later):
+        probabilities = {name: resize_in_plane(vote.mean, shape[1:])}
+    warnings = _rivals(scan.name, stage, sizes)
+    box = None
+    if liver.any():
+        box = expand(bounding_box(liver), model.config.box_margin, shape)
+    elif scan.later:
+        warnings.append(f"{scan.name}: stage {stage} found no liver; the whole volume is searched instead")
+    return dataclasses.replace(
+        found,
+        labels=liver.view(np.uint8),
+        liver=liver,
+        box=box,
+        probabilities=found.probabilities | probabilities,
+        warnings=found.warnings + warnings,
+    )
 
 
-def _segment_liver(encoded: Encoded, model: StageModel, box: Box, announce: Announce):
-    shape = encoded.voxels.shape[:3]
-    view = view_for("voi", shape, box, model.config)
+def _segment_liver(scan: _Scan, model: StageModel, found: Segmentation) -> Segmentation:
+    """Stage 2, in the box around the liver that is known so far, or else in the whole volume."""
+    stage, shape = model.config.stage, scan.shape
+    box = whole(shape) if found.liver is None or not found.liver.any() else bounding_box(found.liver)
+    view = view_for(stage, shape, box, model.config)
     in_plane = view.box.shape[1:]
-    maps = (resize_in_plane(small, in_plane) for small in _fold_maps(encoded, model, view, announce))
-    probabilities, mask, _ = _vote(maps, model)
-    liver, sizes = largest_and_sizes(mask)
-    return _embed(probabilities, view.box, shape), _embed(liver, view.box, shape), sizes
+    vote = _vote((resize_in_plane(small, in_plane) for small in _fold_maps(scan, model, view)), model)
+    largest, sizes = largest_and_sizes(vote.mask)
+    liver = _embed(largest, view.box, shape)
+    probabilities = {tasks.stage_of(stage).map_name: _embed(vote.mean, view.box, shape)}
+    return dataclasses.replace(
+        found,
+        labels=liver,
+        liver=liver,
+        box=view.box,
+        probabilities=found.probabilities | probabilities,
+        warnings=found.warnings + _rivals(scan.name, stage, sizes) + _cut(scan.name, liver, view.box),
+    )
+
+
+def _segment_inside_liver(scan: _Scan, model: StageModel, found: Segmentation) -> Segmentation:
+    """Stage 3, at the scan's own resolution; voxels outside the liver are none of it."""
+    if found.liver is None or not found.liver.any():
+        return found
+    stage, shape, liver_box = model.config.stage, scan.shape, bounding_box(found.liver)
+    view = view_for(stage, shape, liver_box, model.config)
+    vote = _vote(_fold_maps(scan, model, view), model)
+    mask = vote.mask & (found.liver[view.box.slices] > 0)
+    labels = (found.liver > 0).astype(np.uint8)
+    labels[view.box.slices][mask > 0] = tasks.stage_of(stage).foreground
+    probabilities = {tasks.stage_of(stage).map_name: _embed(vote.mean, view.box, shape)}
+    return dataclasses.replace(
+        found,
+        labels=labels,
+        box=found.box or view.box,
+        probabilities=found.probabilities | probabilities,
+        votes=_embed(vote.votes, view.box, shape),
+        folds=len(model.variables),
+    )
+
+
+def _segment_volume(scan: _Scan, model: StageModel, found: Segmentation) -> Segmentation:
+    """The one stage of a task that needs no liver."""
+    stage = model.config.stage
+    vote = _vote(_fold_maps(scan, model, view_for(stage, scan.shape, None, model.config)), model)
+    probabilities = {tasks.stage_of(stage).map_name: vote.mean}
+    return dataclasses.replace(
+        found, labels=vote.mask, probabilities=probabilities, votes=vote.votes, folds=len(model.variables)
+    )
+
+
+_STEPS = {  # by what a stage is shown of a scan, and whether that is resized
+    ("volume", True): _locate_liver,
+    ("liver box", True): _segment_liver,
+    ("liver box", False): _segment_inside_liver,
+    ("volume", False): _segment_volume,
+}
+
+
+def _step_of(name: str) -> Callable[[_Scan, StageModel, Segmentation], Segmentation]:
+    stage = tasks.stage_of(name)
+    return _STEPS[stage.region, stage.resized]
 
 
 def _rivals(name: str, stage: str, sizes: np.ndarray) -> list[str]:
@@ -231,14 +220,6 @@ def _cut(name: str, liver: np.ndarray, box: Box) -> list[str]:
     )
 
 
-def _segment_tumor(encoded: Encoded, model: StageModel, liver: np.ndarray, announce: Announce):
-    shape = encoded.voxels.shape[:3]
-    view = view_for("tumor", shape, bounding_box(liver), model.config)
-    probabilities, mask, votes = _vote(_fold_maps(encoded, model, view, announce), model)
-    mask &= liver[view.box.slices] > 0
-    return tuple(_embed(array, view.box, shape) for array in (probabilities, mask, votes))
-
-
 def _embed(array: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
     """What was found in `box`, on the volume's grid: 0 outside, where nothing was looked for."""
     if array.shape == shape:
@@ -248,13 +229,9 @@ def _embed(array: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarr
     return out
 
 
-def _patch(config: ConfigDict) -> tuple[int, int, int]:
-    return tuple(reversed(config.patch_size))
-
-
-def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announce) -> Iterator[np.ndarray]:
+def _fold_maps(scan: _Scan, model: StageModel, view: View) -> Iterator[np.ndarray]:
     """Each fold's probabilities on the view's grid; a view thinner than a patch is padded and cropped again."""
-    config, window, patch = model.config, model.config.window, _patch(model.config)
+    encoded, config, window, patch = scan.encoded, model.config, model.config.window, patch_shape(model.config)
     step = tuple(stride or max(1, size // 2) for stride, size in zip(reversed(window.step), patch, strict=True))
     minimum = encoded.voxels.min(axis=(0, 1, 2))
     part = encoded.voxels[view.box.slices] if view.size is None else view.image(encoded.voxels)
@@ -263,7 +240,7 @@ def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announ
     empty = empty_windows(voxels, encoded.low, patch, step) if window.skip_empty else None
     forward = make_forward(make_network(config, folded=True))
     count = len(window_origins(voxels.shape[:3], patch, step))
-    advance = announce(config.stage, count * len(model.variables))
+    advance = scan.announce(config.stage, count * len(model.variables))
     for variables in model.variables:
 
         def probabilities(windows, variables=variables):
@@ -273,10 +250,8 @@ def _fold_maps(encoded: Encoded, model: StageModel, view: View, announce: Announ
         yield predict_windows(probabilities, voxels, patch, step, window.batch_size, advance, **settings)[inner]
 
 
-def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean probability float32, mask uint8, votes uint8) of the folds' maps, one in memory beside the mean.
-
-    The first map becomes the mean. Votes: how many folds' own probability reaches the threshold.
+def _vote(maps: Iterator[np.ndarray], model: StageModel) -> _Vote:
+    """Join the folds' maps, one in memory beside the mean; the first map becomes the mean.
 
     `mean`: foreground where the mean reaches the threshold. `majority`: where more than half of the folds reach it.
     """
@@ -289,4 +264,4 @@ def _vote(maps: Iterator[np.ndarray], model: StageModel) -> tuple[np.ndarray, np
         del probabilities  # or it would lie in memory while the next is made
     mean /= np.float32(folds)
     mask = mean >= threshold if rule == "mean" else votes * 2 > folds
-    return mean, mask.astype(np.uint8), votes
+    return _Vote(mean, mask.astype(np.uint8), votes)

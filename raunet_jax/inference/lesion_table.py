@@ -12,15 +12,12 @@ from collections.abc import Mapping, Sequence
 import cc3d
 import nibabel as nib
 import numpy as np
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import cdist
 
 from raunet_jax import files
 from raunet_jax.imaging.geometry import bounding_box
-from raunet_jax.imaging.views import FOREGROUND
-from raunet_jax.inference.cascade import MAPS, Segmentation
+from raunet_jax.inference.cascade import Segmentation
+from raunet_jax.tasks import stage_of
 
-STAGES = ("tumor", "brain", "custom")  # that look for lesions; the others look for the liver
 _CHUNK = 256  # hull vertices whose distances to all others are in memory at once
 
 
@@ -35,13 +32,14 @@ def lesions_of(
         reference: (z, y, x) labels. With them each row begins with "kind": the lesions "found" come first, then the
             reference lesions "missed", of which no voxel was found.
     """
-    if stage not in STAGES:
+    row = stage_of(stage)
+    if not row.lesions:
         return None
-    mask = found.labels >= FOREGROUND[stage]
-    maps = (found.probabilities.get(MAPS[stage]), found.votes, found.folds)
+    mask = found.labels >= row.foreground
+    maps = (found.probabilities.get(row.map_name), found.votes, found.folds)
     if reference is None:
         return tabulate(mask, affine, *maps)
-    there = reference >= FOREGROUND[stage]
+    there = reference >= row.foreground
     missed = [row for row in tabulate(there, affine, *maps, other=mask) if not row["matched"]]
     return [{"kind": "found"} | row for row in tabulate(mask, affine, *maps, other=there)] + [
         {"kind": "missed"} | row for row in missed
@@ -103,6 +101,9 @@ def diameter_mm(mask: np.ndarray, affine: np.ndarray) -> float:
     A voxel is the box that it fills, not its center: n voxels in a row measure n times the spacing, and a single voxel
     its own diagonal. Such a solid is never flat, so that the ends can always be looked for on its convex hull.
     """
+    from scipy.spatial import ConvexHull  # imported here: it takes as long as all else of this module
+    from scipy.spatial.distance import cdist
+
     corners = np.zeros([size + 1 for size in mask.shape], bool)
     for shift in itertools.product((0, 1), repeat=3):
         corners[tuple(slice(at, at + size) for at, size in zip(shift, mask.shape, strict=True))] |= mask
