@@ -13,7 +13,7 @@ import pytest
 from configs import liver, liver_coarse
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.commands import inspect, inspection_tables
+from raunet_jax.commands import inspect, inspection_tables, network_facts, run_facts
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.training.step import TrainState, adam, plateau
 
@@ -108,7 +108,7 @@ def test_convolutions_and_products_are_counted_as_by_hand():
     shapes = [jnp.zeros(shape) for shape in ((2, 8, 8, 3), (3, 3, 3, 5), (5, 7))]
     convolution = 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
     product = 2 * (2 * 8 * 8 * 7) * 5
-    assert inspect.count_flop(jax.make_jaxpr(traced)(*shapes).jaxpr) == convolution + product
+    assert network_facts.count_flop(jax.make_jaxpr(traced)(*shapes).jaxpr) == convolution + product
 
 
 def test_work_of_a_forward_pass_is_near_xlas_own_count(coarse_facts):
@@ -139,17 +139,17 @@ def test_hash_covers_path_dtype_shape_and_bytes_in_the_order_of_paths():
     expected = hashlib.sha256()
     expected.update(b"a/bias float32 (3,)\n" + b"\x00\x00\x80\x3f" * 3)
     expected.update(b"a/kernel float32 (2, 3)\n" + kernel.tobytes())
-    assert inspect.parameters_sha256({"a": {"kernel": kernel, "bias": bias}}) == expected.hexdigest()
+    assert run_facts.parameters_sha256({"a": {"kernel": kernel, "bias": bias}}) == expected.hexdigest()
     as_fortran = {"a": {"bias": bias, "kernel": np.asfortranarray(kernel)}}
-    assert inspect.parameters_sha256(as_fortran) == expected.hexdigest()
+    assert run_facts.parameters_sha256(as_fortran) == expected.hexdigest()
     for other in (kernel.T, kernel.reshape(3, 2), kernel.astype(np.float64), -kernel):
-        assert inspect.parameters_sha256({"a": {"kernel": other, "bias": bias}}) != expected.hexdigest()
+        assert run_facts.parameters_sha256({"a": {"kernel": other, "bias": bias}}) != expected.hexdigest()
 
 
 def test_run_shows_steps_scores_norms_and_hash(tmp_path):
     run = stage_run(tmp_path / "run")
     (run / "scores.json").write_text('{"rule": "lits2017", "liver": {"dice_per_case": 0.9}, "cases": [{"case": "a"}]}')
-    facts = inspect.inspect_run(run)
+    facts = run_facts.inspect_run(run)
     fold = facts["folds"]["fold_0"]
     assert (fold["step"], fold["best_step"], fold["total_parameters"]) == (4, 4, 42)
     assert [(row["step"], row["validation_dice"]) for row in fold["metrics"]] == [(2, 0.2), (4, 0.7)]
@@ -157,7 +157,7 @@ def test_run_shows_steps_scores_norms_and_hash(tmp_path):
     kernel = drawn_parameters()["Conv1"]["kernel"].astype(np.float64)
     assert fold["parameter_norm"] == pytest.approx(math.sqrt(25 + (kernel**2).sum()))
     assert fold["non_finite"] == {} and fold["error"] is None and fold["recipe_differences"] == []
-    assert facts["parameters_sha256"] == {"fold_0": inspect.parameters_sha256(drawn_parameters())}
+    assert facts["parameters_sha256"] == {"fold_0": run_facts.parameters_sha256(drawn_parameters())}
     assert facts["scores"] == {"rule": "lits2017", "liver": {"dice_per_case": 0.9}}
     assert facts["recipe"]["patch_size"] == [256, 256, 1]
 
@@ -165,9 +165,9 @@ def test_run_shows_steps_scores_norms_and_hash(tmp_path):
 def test_newest_checkpoint_is_the_one_hashed_though_another_was_better(tmp_path):
     run = stage_run(tmp_path / "run", dice=0.9)
     save_checkpoint(run / "fold_0", liver_coarse.get_config(), drawn_parameters(seed=1), step=6, dice=0.1)
-    fold = inspect.inspect_run(run)["folds"]["fold_0"]
+    fold = run_facts.inspect_run(run)["folds"]["fold_0"]
     assert (fold["step"], fold["best_step"]) == (6, 4)
-    assert fold["parameters_sha256"] == inspect.parameters_sha256(drawn_parameters(seed=1))
+    assert fold["parameters_sha256"] == run_facts.parameters_sha256(drawn_parameters(seed=1))
 
 
 def test_cascade_run_goes_by_stage_and_fold_in_number_order(tmp_path):
@@ -176,7 +176,7 @@ def test_cascade_run_goes_by_stage_and_fold_in_number_order(tmp_path):
     for fold in ("coarse/fold_0", "voi/fold_10", "voi/fold_2"):
         write_fold(tmp_path / fold)
     save_checkpoint(tmp_path / "coarse/fold_0", config.stages.coarse, drawn_parameters())
-    facts = inspect.inspect_run(tmp_path)
+    facts = run_facts.inspect_run(tmp_path)
     assert list(facts["folds"]) == ["coarse/fold_0", "voi/fold_2", "voi/fold_10"]
     assert facts["folds"]["coarse/fold_0"]["step"] == 4 and facts["folds"]["voi/fold_2"]["step"] is None
     assert facts["parameters_sha256"]["voi/fold_10"] is None
@@ -198,7 +198,7 @@ def test_value_that_is_not_finite_is_named_and_makes_the_status_one(tmp_path, ca
     params = drawn_parameters()
     params["Conv1"]["kernel"][0, 0, 0, :2] = np.nan, np.inf
     run = stage_run(tmp_path / "run", params)
-    assert inspect.inspect_run(run)["folds"]["fold_0"]["non_finite"] == {"params/Conv1/kernel": 2}
+    assert run_facts.inspect_run(run)["folds"]["fold_0"]["non_finite"] == {"params/Conv1/kernel": 2}
     assert inspect.main(None, run) == 1
     assert "fold_0: NOT FINITE: 2 values of params/Conv1/kernel" in capsys.readouterr().out
     assert inspect.main(None, run, as_json=True) == 1
@@ -221,18 +221,18 @@ def test_damaged_checkpoint_is_reported_and_the_other_folds_are_read(tmp_path, c
 
 def test_folder_that_is_no_run_and_a_broken_line_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json is missing: this is not a run folder"):
-        inspect.inspect_run(tmp_path)
+        run_facts.inspect_run(tmp_path)
     (tmp_path / "config.json").write_text(recipe.to_json(liver_coarse.get_config()))
     write_fold(tmp_path / "fold_0")
     with open(tmp_path / "fold_0" / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "lo')
     with pytest.raises(ValueError, match="metrics.jsonl: line 3 is not JSON"):
-        inspect.inspect_run(tmp_path)
+        run_facts.inspect_run(tmp_path)
 
 
 def test_run_compared_with_itself_has_no_difference(tmp_path, capsys):
     run = stage_run(tmp_path / "run")
-    facts = inspect.compare(run, run)
+    facts = run_facts.compare(run, run)
     assert facts["recipe"] == {} and facts["folds"]["fold_0"]["identical"] is True
     assert inspect.main(None, run, run) == 0
     assert "fold_0: the training states are identical, bit for bit" in capsys.readouterr().out
@@ -250,7 +250,7 @@ def test_comparison_says_which_fields_scores_and_modules_differ(tmp_path, capsys
             json.dumps({"rule": "lits2017", "liver": {"dice_per_case": dice}, "cases": []})
         )
 
-    facts = inspect.compare(here, there)
+    facts = run_facts.compare(here, there)
     assert facts["recipe"] == {"learning_rate": [1e-3, 3e-4]}
     assert facts["scores"] == {"liver.dice_per_case": [0.8, 0.9]}
     assert facts["only_there"] == ["fold_1"] and facts["only_here"] == []

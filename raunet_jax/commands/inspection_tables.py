@@ -2,6 +2,7 @@
 
 import sys
 
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,7 @@ def _number(value) -> str:
 
 
 def show_recipe(facts: dict) -> None:
-    """Print what `inspection.inspect_recipe` returns, network by network."""
+    """Print what `network_facts.inspect_recipe` returns, network by network."""
     for network in facts.get("stages", {facts.get("stage"): facts}).values():
         rows = [
             (row["name"], "×".join(map(str, row["shape"])), row["dtype"], row["count"]) for row in network["parameters"]
@@ -49,7 +50,7 @@ def show_recipe(facts: dict) -> None:
 
 
 def show_run(facts: dict) -> None:
-    """Print what `inspection.inspect_run` returns."""
+    """Print what `run_facts.inspect_run` returns."""
     print(f"{facts['workdir']}: {facts['name']}")
     print(f"total parameters: {facts['total_parameters']:,}")
     if not facts["folds"]:
@@ -58,8 +59,12 @@ def show_run(facts: dict) -> None:
         print()
         _show_fold(name, fold)
     if facts["scores"]:
-        _print_table("scores.json", ("score", "value"), list(_flat(facts["scores"]).items()))
-    _print_table("recipe", ("field", "value"), [(name, str(value)) for name, value in _flat(facts["recipe"]).items()])
+        _print_table("scores.json", ("score", "value"), list(flatten_dict(facts["scores"], sep=".").items()))
+    _print_table(
+        "recipe",
+        ("field", "value"),
+        [(name, str(value)) for name, value in flatten_dict(facts["recipe"], sep=".").items()],
+    )
 
 
 def _show_fold(name: str, fold: dict) -> None:
@@ -89,7 +94,7 @@ def _show_fold(name: str, fold: dict) -> None:
 
 
 def show_comparison(facts: dict) -> None:
-    """Print what `inspection.compare` returns."""
+    """Print what `run_facts.compare` returns."""
     print(f"here: {facts['here']}\nthere: {facts['there']}")
     for title, part in (("recipe", facts["recipe"]), ("scores.json", facts["scores"])):
         if part:
@@ -118,10 +123,3 @@ def show_comparison(facts: dict) -> None:
             rows = [(module, *(part.get(module, "") for part in (fold["modules"], statistics))) for module in names]
             columns = ("module", "parameters", "batch statistics")
             _print_table(f"{name}: relative difference (– where there is none to take)", columns, rows)
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

@@ -23,14 +23,14 @@ def attribute(volume: Volume, reference: np.ndarray, found: Segmentation, models
     it is; otherwise the stage that lost most of its voxels lost it.
 
     Args:
-      reference: (z, y, x) labels: 1 liver, 2 tumor.
-      found: what the whole cascade made of `volume`.
-      models: of all three stages; 2 and 3 are run once more each, in the reference liver's box and inside the reference
+        reference: (z, y, x) labels: 1 liver, 2 tumor.
+        found: what the whole cascade made of `volume`.
+        models: of all three stages; 2 and 3 are run once more each, in the reference liver's box and inside the reference
         liver.
 
     Returns:
-      {"tumor_voxels": {end: count of voxels}, "lesions": {end: count}, "liver_voxels_outside_box": n,
-      "given_reference": {"liver_dice", "tumor_dice"}}; the Dice are None where the reference has no liver.
+        {"tumor_voxels": {end: count of voxels}, "lesions": {end: count}, "liver_voxels_outside_box": n,
+        "given_reference": {"liver_dice", "tumor_dice"}}; the Dice are None where the reference has no liver.
     """
     ends = tumor_ends(reference, found)
     liver = reference >= 1
