@@ -6,9 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 log = logging.getLogger("raunet_jax")
 PLAIN_LINE_SECONDS = 15.0
 
@@ -33,7 +30,7 @@ class _Plain:
 
 
 class _Bar:
-    def __init__(self, bar: Progress, task):
+    def __init__(self, bar, task):
         self._bar, self._task = bar, task
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -43,19 +40,22 @@ class _Bar:
 @contextlib.contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[_Plain | _Bar]:
     """Yield an object whose `advance(count, note)` moves the bar; `done` of `total` are finished already."""
-    console = Console(stderr=True)
+    from rich import console as rich_console  # imported here: --help and cutting processes show no bar
+    from rich import progress as rich_progress
+
+    console = rich_console.Console(stderr=True)
     if not console.is_terminal:
         yield _Plain(description, total, done)
         return
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[note]}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with rich_progress.Progress(*columns, console=console) as bar:
         yield _Bar(bar, bar.add_task(description, total=total, completed=done, note=""))
 
 

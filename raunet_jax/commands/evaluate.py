@@ -12,7 +12,6 @@ from rich.console import Console
 
 from data_prep.cases import read_case
 from data_prep.layouts import Case
-from data_prep.planning import plan
 from raunet_jax import recipe, scores, tasks
 from raunet_jax.commands import report
 from raunet_jax.commands.held_out import HeldOut, contents_of, held_out
@@ -33,7 +32,7 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
-    summary, failed = evaluate(plan(request.recipe), request.run, output, request.uncertainty)
+    summary, failed = evaluate(request.planned_recipe(), request.run, output, request.uncertainty)
     scores.print_tables(summary, Console())
     print(f"scores: {output / 'scores.json'}")
     if output == request.run:

@@ -10,11 +10,7 @@ from raunet_jax.commands.request import Request
 
 
 def run(request: Request) -> int:
-    config = request.config
-    if config is not None and not request.workdir:
-        from data_prep.planning import plan  # with it comes all that reads scans
-
-        config = plan(config)
+    config = None if request.workdir or not request.config else request.planned_recipe()
     return main(config, request.workdir, request.compare or None, request.json)
 
 

@@ -1,14 +1,13 @@
 """Builds the patch sets of a recipe; train does so when they are missing."""
 
 from data_prep import patch_dataset
-from data_prep.planning import plan
 from raunet_jax import recipe
 from raunet_jax.commands.request import Request
 
 
 def run(request: Request) -> int:
     status = 0
-    for stage in recipe.stages_of(plan(request.recipe)).values():
+    for stage in recipe.stages_of(request.planned_recipe()).values():
         if stage.liver_source == "predicted":
             print(f"{stage.name}: its patches are cut around what stages 1 and 2 find, once train has made these")
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from raunet_jax import recipe
+from raunet_jax import recipe, tasks
 
 
 class UsageError(ValueError):
@@ -40,6 +40,15 @@ class Request:
         if self.workdir is None:
             raise UsageError("name a recipe, such as --config=configs/demo.py, or a run folder with --workdir")
         return recipe.load(self.workdir / "config.json")
+
+    def planned_recipe(self) -> ConfigDict:
+        """The recipe, with what it may leave open worked out from the scans."""
+        config = self.recipe
+        if recipe.is_cascade(config) or not tasks.task_of(config.stage).planned:
+            return config
+        from data_prep.planning import plan  # with it comes all that reads scans
+
+        return plan(config)
 
     def needed(self, flag: str) -> str:
         value = getattr(self, flag)

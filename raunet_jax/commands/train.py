@@ -7,7 +7,6 @@ import pathlib
 from ml_collections import ConfigDict
 
 from data_prep import patch_dataset
-from data_prep.planning import plan
 from raunet_jax import files, recipe
 from raunet_jax.commands import evaluate, out_of_fold, report
 from raunet_jax.commands.request import Request, UsageError
@@ -21,7 +20,7 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     """Case failures along the way make the exit status 1."""
-    config, run = plan(request.recipe), request.run
+    config, run = request.planned_recipe(), request.run
     cascade = "stages" in config
     places = {name: run / name if cascade else run for name in recipe.stages_of(config)}
     for name, stage in recipe.stages_of(config).items():  # before anything is written over what is there
