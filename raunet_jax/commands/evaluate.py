@@ -16,6 +16,7 @@ from data_prep.planning import plan
 from raunet_jax import recipe, scores
 from raunet_jax.commands import report
 from raunet_jax.commands.request import Request
+from raunet_jax.commands.score_tables import print_tables
 from raunet_jax.files import write_json
 from raunet_jax.imaging.volume import Volume, write_map, write_mask
 from raunet_jax.inference import attribution, lesion_table
@@ -25,10 +26,9 @@ from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.read_ahead import CASE_ERRORS, Saving, pipeline
 from raunet_jax.run_folder import Parts, RunFolder
+from raunet_jax.tasks import stage_of, task_of
 
 log = logging.getLogger("raunet_jax")
-
-SUMMARIZE = {"brain": scores.summarize_brain, "custom": scores.summarize_custom}
 
 
 class Group(NamedTuple):
@@ -49,7 +49,7 @@ class HeldOut(NamedTuple):
 def run(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
     summary, failed = evaluate(plan(request.recipe), request.run, output, request.uncertainty)
-    scores.print_tables(summary, Console())
+    print_tables(summary, Console())
     print(f"scores: {output / 'scores.json'}")
     if output == request.run:
         report.run(request)
@@ -105,7 +105,7 @@ def evaluate(
     def finish(case, outcome, saving):
         try:
             volume, mask, found, attributed = outcome.result()
-            record = {"case": case.name} | _score(found, mask, volume, set(models))
+            record = {"case": case.name} | _score(found, mask, volume, last.stage)
             if attributed:
                 record["attribution"] = attributed
             if contents[case.name] in seen_by_stage_1:
@@ -134,7 +134,7 @@ def evaluate(
         raise ValueError("not one case could be scored:\n" + "\n".join(failed))
     if last.stage in lesion_table.STAGES:
         lesion_table.write_csv(folder / "lesions.csv", lesions)
-    summary = SUMMARIZE.get(last.stage, scores.summarize_liver)(cases)
+    summary = scores.RULES[task_of(last.stage).rule].summarize(cases, stage_of(last.stage).structure)
     if last.stage not in WHOLE_VOLUME:
         for beginning in _unseen(set(models)):
             for values in (summary, *summary["cases"]):
@@ -237,15 +237,12 @@ def _check_reading(config: ConfigDict, trained: ConfigDict) -> None:
             )
 
 
-def _score(found: Segmentation, mask: np.ndarray, volume: Volume, stages: set[str]) -> dict:
+def _score(found: Segmentation, mask: np.ndarray, volume: Volume, stage: str) -> dict:
     (labels, spacing_mm), (reference, _) = (scores.as_stored(array, volume.grid) for array in (found.labels, mask))
-    if "brain" in stages:
-        return scores.score_brain_case(labels, reference, spacing_mm)
-    if "custom" in stages:
-        return scores.score_custom_case(labels, reference, spacing_mm)
-    if "tumor" not in stages:
+    task, structure = task_of(stage), stage_of(stage).structure
+    if not task.merged and structure != "tumor":
         reference = np.minimum(reference, 1)
-    return scores.score_liver_case(labels, reference, spacing_mm)
+    return scores.RULES[task.rule].score_case(labels, reference, spacing_mm, structure)
 
 
 def _stage_1_unseen(cases: list[dict]) -> dict | None:
