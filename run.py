@@ -33,7 +33,12 @@ flags.DEFINE_bool(
     False,
     "predict, evaluate: write the entropy of the folds' mean probability too (bits)",
 )
-flags.DEFINE_string("prediction", "", "score: folder of predicted masks, whoever made them")
+flags.DEFINE_string(
+    "prediction",
+    "",
+    "score: folder of predicted masks, whoever made them; with config.data.foreground, masks of this program count "
+    "where they are 1, all others where they hold one of these labels, as the references do",
+)
 flags.DEFINE_string("reference", "", "score: folder of reference masks")
 flags.DEFINE_string("compare", "", "another run folder; inspect: says what differs; report: pairs their scores")
 flags.DEFINE_bool("json", False, "inspect, verify: print JSON")

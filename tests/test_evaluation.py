@@ -15,8 +15,8 @@ from configs import liver
 from data_prep import patch_dataset
 from data_prep.cases import find_cases, split_cases
 from exact_models import model, rule
-from raunet_jax import scores
 from raunet_jax.commands import evaluate as evaluation
+from raunet_jax.commands.score_tables import print_tables
 from raunet_jax.files import write_json, write_text
 from raunet_jax.inference import results
 from raunet_jax.recipe import stages_of, to_json
@@ -197,7 +197,7 @@ def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, m
         for name in known:
             assert on_disk[name] is not None, name
         # All that shows scores has to live with that.
-        scores.print_tables(summary, Console(quiet=True))
+        print_tables(summary, Console(quiet=True))
         assert write_report(workdir).is_file()
         with (workdir / "scores.csv").open(newline="", encoding="utf-8") as file:
             assert [row["case"] for row in csv.DictReader(file)] == [case["case"] for case in on_disk["cases"]]

@@ -80,22 +80,29 @@ def test_predict_succeeds_only_when_every_scan_was_segmented(config, monkeypatch
     assert ("failed: b.nii: cut" in printed.err) == bool(failed)
 
 
-@pytest.mark.parametrize("recipe_file, rule", [(None, "liver"), (liver, "liver"), (brats, "brain")])
-def test_masks_are_scored_by_the_recipes_rule(monkeypatch, recipe_file, rule):
+@pytest.mark.parametrize(
+    "recipe_file, how",
+    [
+        (None, {"rule": "lits2017"}),
+        (liver, {"rule": "lits2017"}),
+        (brats, {"rule": "brats", "structure": "whole_tumor", "foreground": ()}),
+    ],
+)
+def test_masks_are_scored_by_the_recipes_rule(monkeypatch, recipe_file, how):
     asked = []
 
-    def score_folders(*arguments):
-        asked.append(arguments)
+    def score_folders(*arguments, **options):
+        asked.append((arguments, options))
         return {}, problems
 
     monkeypatch.setattr(score.scores, "score_folders", score_folders)
-    monkeypatch.setattr(score.scores, "print_tables", lambda summary, console: None)
+    monkeypatch.setattr(score, "print_tables", lambda summary, console: None)
     request = Request(recipe_file and recipe_file.get_config(), None, output="o", prediction="p", reference="r")
     problems = []
     assert score.run(request) == 0
     problems = ["3: no counterpart"]
     assert score.run(request) == 1
-    assert asked == [("p", "r", "o", rule)] * 2
+    assert asked == [(("p", "r", "o"), how)] * 2
 
 
 def test_prepare_says_what_the_set_holds_and_fails_when_a_case_did(config, monkeypatch, capsys):

@@ -4,8 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from configs import brats, custom
+from raunet_jax.commands import score
+from raunet_jax.commands.request import Request
 from raunet_jax.imaging.grid import Grid
-from raunet_jax.imaging.volume import write_nifti
+from raunet_jax.imaging.volume import read_nifti, write_mask, write_nifti
 from raunet_jax.names import case_name
 from raunet_jax.scores import as_stored, score_folders
 
@@ -147,8 +150,78 @@ def test_brain_masks_merge_their_labels(folders):
     write_nifti(theirs / "HGG/Brats18_X_1/Brats18_X_1_seg.nii.gz", reference.astype(np.uint8), AFFINE)
     write_nifti(theirs / "HGG/Brats18_X_1/Brats18_X_1_t1.nii.gz", reference * 90.5, AFFINE)
     write_nifti(ours / "Brats18_X_1_seg.nii.gz", (labels() > 0).astype(np.uint8), AFFINE)
-    scores, problems = score_folders(ours, theirs, output, rule="brain")
+    scores, problems = score_folders(ours, theirs, output, rule="brats")
     assert problems == [] and scores["whole_tumor"]["dice"] == 1 and scores["rule"] == "brats"
+
+
+def score_with(folders, foreground, config=custom):
+    """Exit status and scores of --mode=score with a recipe whose data.foreground is set."""
+    ours, theirs, output = folders
+    recipe = config.get_config()
+    recipe.data.foreground = foreground
+    status = score.run(Request(recipe, None, prediction=str(ours), reference=str(theirs), output=str(output)))
+    return status, json.loads(output.read_text())
+
+
+def shifted():
+    """The labels of `labels` with the 12 voxels of label 2 a voxel further along x: 8 of them stay in place."""
+    mask = labels(tumor=False)
+    mask[1:3, 2:4, 3:6] = 2
+    return mask
+
+
+@pytest.mark.parametrize(
+    "foreground, dice",
+    [((2,), 2 * 8 / (12 + 12)), ((1,), 2 * 24 / (28 + 28)), ((1, 2), 1), ((), 1)],
+)
+def test_the_labels_of_data_foreground_are_scored_in_references_and_masks_of_other_programs(folders, foreground, dice):
+    ours, theirs, _ = folders
+    write_nifti(theirs / "a.nii", labels(), AFFINE)
+    write_nifti(ours / "a.nii", shifted(), AFFINE)
+    status, scores = score_with(folders, foreground)
+    assert status == 0 and scores["foreground"]["dice"] == pytest.approx(dice)
+
+
+def test_data_foreground_picks_labels_of_brains_too(folders):
+    ours, theirs, _ = folders
+    write_nifti(theirs / "a_seg.nii", labels(), AFFINE)
+    write_nifti(ours / "a_seg.nii", shifted(), AFFINE)
+    assert score_with(folders, (2,), brats)[1]["whole_tumor"]["dice"] == pytest.approx(2 / 3)
+
+
+def test_our_own_masks_hold_the_foreground_as_label_1(folders):
+    """As predictions and, like those that evaluate keeps beside them, as references."""
+    ours, theirs, _ = folders
+    write_nifti(theirs / "a.nii", labels(), AFFINE)
+    like = read_nifti(theirs / "a.nii")
+    write_mask(ours / "a_seg.nii.gz", shifted() == 2, like)
+    status, scores = score_with(folders, (2,))
+    assert status == 0 and scores["foreground"]["dice"] == pytest.approx(2 / 3)
+    write_mask(theirs / "a.nii", labels() == 2, like)
+    assert score_with(folders, (2,))[1]["foreground"]["dice"] == pytest.approx(2 / 3)
+
+
+def test_our_own_masks_of_several_structures_are_not_taken_for_one(folders, capsys):
+    ours, theirs, _ = folders
+    for name in ("a", "b"):
+        write_nifti(theirs / f"{name}.nii", labels(), AFFINE)
+    write_mask(ours / "a_seg.nii.gz", labels(), read_nifti(theirs / "a.nii"))
+    write_nifti(ours / "b_seg.nii.gz", labels(), AFFINE)
+    status, scores = score_with(folders, (2,))
+    assert status == 1 and [case["case"] for case in scores["cases"]] == ["b"]
+    said = capsys.readouterr().err
+    assert str(ours / "a_seg.nii.gz") in said and "holds the values 2 where a mask of labels (0, 1) is expected" in said
+
+
+def test_masks_without_any_label_of_the_foreground_are_said_to_count_as_empty(folders, capsys):
+    """As those of another program that merged the labels too: nothing tells its 1 from the references'."""
+    ours, theirs, _ = folders
+    write_nifti(theirs / "a.nii", labels(), AFFINE)
+    write_nifti(ours / "a.nii", (labels() == 2).astype(np.uint8), AFFINE)
+    status, scores = score_with(folders, (2,))
+    assert status == 0 and scores["foreground"]["dice"] == 0
+    said = capsys.readouterr().err
+    assert f"{ours}: not one mask holds a label of (2,) (config.data.foreground)" in said and str(theirs) not in said
 
 
 def test_nothing_to_score_is_an_error_that_says_why(folders):
@@ -161,7 +234,7 @@ def test_nothing_to_score_is_an_error_that_says_why(folders):
     write_nifti(theirs / "b.nii", labels(), AFFINE)
     with pytest.raises(ValueError, match="not one case(.|\n)*a.nii(.|\n)*b.nii"):
         score_folders(ours, theirs, output)
-    with pytest.raises(ValueError, match='"kidney".*liver or brain'):
+    with pytest.raises(ValueError, match='"kidney".*lits2017 or brats'):
         score_folders(ours, theirs, output, rule="kidney")
     assert not output.exists()
 

@@ -97,7 +97,7 @@ def test_the_programs_union_misses_a_prediction_whose_number_no_reference_took()
     lesions = score_lesions(line((5, 12)), line((0, 1), (10, 13)), UNIT)
     (match,) = lesions["matches"]
     assert match["jaccard"] == pytest.approx(3 / 9)
-    assert match["detected"] and not match["detected_without_habits"]
+    assert match["detected"] and not match["detected_corrected"]
     assert match["msd"] is not None
     assert (lesions["detected"], lesions["true_references"]) == (1, 0)
 
@@ -149,21 +149,21 @@ def test_random_masks_agree_with_the_rules_acted_out_voxel_by_voxel(seed):
         match, expected = matches[numbers], lits_rules.segmentation(ours, theirs, spacing_mm)
         assert (tuple(match["predicted_lesions"]), match["detected"]) == (predicted_numbers, found)
         assert (match["predicted_voxels"], match["reference_voxels"]) == (ours.sum(), theirs.sum())
-        assert match["detected_without_habits"] == (expected["jaccard"] > 0.5)
-        if not (match["detected"] or match["detected_without_habits"]):
+        assert match["detected_corrected"] == (expected["jaccard"] > 0.5)
+        if not (match["detected"] or match["detected_corrected"]):
             expected |= dict.fromkeys(("assd", "rmsd", "msd"))
         assert {name: match[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_random_masks_hold_every_situation():
-    merged_references = merged_predictions = missed = habits = 0
+    merged_references = merged_predictions = missed = quirks = 0
     for seed in range(40):
         prediction, reference, _ = drawn(seed)
         groups, _, there = lits_rules.lesions(prediction, reference, 0.5)
         merged_references += any(len(numbers) > 1 for numbers in groups)
         merged_predictions += any(len(group[0]) > 1 for group in groups.values())
         missed += there[1] > sum(map(len, groups))
-        habits += any(
+        quirks += any(
             found != ((ours & theirs).sum() / (ours | theirs).sum() > 0.5) for _, ours, theirs, found in groups.values()
         )
-    assert min(merged_references, merged_predictions, missed, habits) >= 5
+    assert min(merged_references, merged_predictions, missed, quirks) >= 5

@@ -68,7 +68,7 @@ def test_a_case_without_predicted_liver_label_gets_the_challenges_penalty():
     assert summary["liver"]["dice_global"] == pytest.approx(2 * 10 / 30)
     assert summary["liver"]["assd"] == pytest.approx(9001 / 2)
     assert summary["tumor_burden"]["max"] == 0
-    assert summary["tumor_burden_without_habits"]["max"] == pytest.approx(9001 - 0.2)
+    assert summary["tumor_burden_corrected"]["max"] == pytest.approx(9001 - 0.2)
 
 
 def test_dice_per_case_and_global_weigh_cases_differently():
@@ -105,7 +105,7 @@ def test_tumor_burden_errors_are_signed():
     ]
     summary = summarize_liver(cases)
     assert summary["tumor_burden"] == pytest.approx({"rmse": np.sqrt((0.4**2 + 0.2**2) / 2), "max": 0.2})
-    assert summary["tumor_burden_without_habits"]["max"] == pytest.approx(0.4)
+    assert summary["tumor_burden_corrected"]["max"] == pytest.approx(0.4)
 
 
 def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_canceled():
@@ -117,9 +117,9 @@ def test_the_program_ignores_the_lesions_of_a_case_whose_count_failures_canceled
     summary = summarize_liver([case("a", prediction, reference)])
     assert summary["cases"][0]["lesions"]["detected"] == 0
     assert (summary["tumor"]["jaccard"], summary["tumor"]["msd"]) == (0, 9001)
-    assert summary["tumor_without_habits"]["jaccard"] == 1
-    assert summary["detection_without_habits"]["recall"] == pytest.approx(1 / 3)
-    assert summary["detection_without_habits"]["precision"] == pytest.approx(1 / 2)
+    assert summary["tumor_corrected"]["jaccard"] == 1
+    assert summary["detection_corrected"]["recall"] == pytest.approx(1 / 3)
+    assert summary["detection_corrected"]["precision"] == pytest.approx(1 / 2)
 
 
 def test_random_cases_agree_with_the_rules_acted_out_voxel_by_voxel():
@@ -155,15 +155,15 @@ def test_undefined_values_are_none_and_the_rest_is_strict_json():
     assert summary["liver"]["dice_global"] is None and summary["tumor"]["dice_global"] is None
     assert summary["tumor"]["dice_per_case"] == 1
     assert summary["tumor_burden"] == {"rmse": None, "max": None}
-    assert summary["tumor_without_habits"]["assd"] is None
-    assert summary["detection_without_habits"]["recall"] is None
+    assert summary["tumor_corrected"]["assd"] is None
+    assert summary["detection_corrected"]["recall"] is None
     assert summary["rule"] == "lits2017"
     json.dumps(summary, allow_nan=False)
 
 
 def test_no_case_leaves_everything_undefined():
     summary = summarize_liver([])
-    for group in ("liver", "tumor", "tumor_without_habits", "detection", "tumor_burden"):
+    for group in ("liver", "tumor", "tumor_corrected", "detection", "tumor_burden"):
         assert set(summary[group].values()) == {None}, group
 
 

@@ -19,7 +19,7 @@ from raunet_jax.scores import (
 from raunet_jax.scores.statistics import bootstrap_sums, mean_interval, score_intervals, signed_rank
 
 UNIT = (1.0, 1.0, 1.0)
-LITS = ("liver", "tumor", "tumor_without_habits")
+LITS = ("liver", "tumor", "tumor_corrected")
 
 
 def liver_cases() -> list[dict]:
@@ -114,8 +114,8 @@ def test_means_are_the_summarys_and_deviations_those_of_cases_or_lesions():
     assert (liver["n"], liver["over"]) == (6, "cases")
     pooled = found["liver"]["dice_global"]
     assert pooled["std"] is None and pooled["low"] < pooled["mean"] < pooled["high"]
-    lesions = [match for case in cases for match in case["lesions"]["matches"] if match["detected_without_habits"]]
-    jaccard = found["tumor_without_habits"]["jaccard"]
+    lesions = [match for case in cases for match in case["lesions"]["matches"] if match["detected_corrected"]]
+    jaccard = found["tumor_corrected"]["jaccard"]
     assert (jaccard["n"], jaccard["over"]) == (len(lesions), "lesions") and len(lesions) > 1
     assert jaccard["std"] == pytest.approx(statistics.stdev(match["jaccard"] for match in lesions))
     both = [(case["liver"]["dice"] + case["tumor"]["dice"]) / 2 for case in cases]
@@ -147,8 +147,8 @@ def test_a_score_that_one_case_alone_has_has_no_interval():
 
 
 def test_an_organ_without_scores_has_no_intervals():
-    found = score_intervals(summarize_liver(liver_cases()) | {"tumor": None, "tumor_without_habits": None})
-    assert "liver" in found and not {"tumor", "tumor_without_habits", "liver_and_tumor"} & found.keys()
+    found = score_intervals(summarize_liver(liver_cases()) | {"tumor": None, "tumor_corrected": None})
+    assert "liver" in found and not {"tumor", "tumor_corrected", "liver_and_tumor"} & found.keys()
 
 
 def test_the_signed_rank_test_counts_signs_and_says_why_it_does_not():

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from configs import liver_tumor
+from raunet_jax.commands.score_tables import print_tables
+from raunet_jax.recipe import to_json
+from raunet_jax.report.page import write_report
 from raunet_jax.scores import (
     comparison_tables,
-    print_tables,
+    published,
+    read_scores,
     score_brain_case,
     score_liver_case,
     summarize_brain,
@@ -133,8 +138,15 @@ def test_the_paper_s_rows_agree_with_each_other():
     assert slips == [("Liver, external test", "RA-UNet (paper)")]
 
 
+def test_the_papers_own_rows_are_marked():
+    tables = [value for name, value in vars(published).items() if name.isupper() and isinstance(value, tuple)]
+    marked = [row for table in tables for row in table if row.paper]
+    assert [row for table in tables for row in table if "RA-UNet" in row.label] == marked and len(marked) == 6
+    assert {row.source.partition(", Table")[0] for row in marked} == {"RA-UNet, Jin et al., arXiv 1811.01328"}
+
+
 def test_an_organ_without_scores_has_no_table():
-    text = printed(liver_scores() | {"tumor": None, "tumor_without_habits": None, "detection": None})
+    text = printed(liver_scores() | {"tumor": None, "tumor_corrected": None, "detection": None})
     assert "Kaluva" in text and "Tumor" not in text and "recall" not in text
 
 
@@ -164,6 +176,93 @@ def test_scores_are_written_as_strict_json_with_a_row_a_case_beside(tmp_path):
     assert rows[1]["tumor_assd"] == ""
     assert rows[0]["lesions_reference"] == "1"
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["scores.csv", "scores.json", "tables.csv"]
+
+
+def test_scores_without_the_programs_quirks_keep_their_first_names_in_the_file(tmp_path):
+    path = tmp_path / "scores.json"
+    write_scores(path, liver_scores())
+    stored = json.loads(path.read_text())
+    for group in ("tumor", "detection", "tumor_burden"):
+        assert stored[f"{group}_without_habits"] == stored[f"{group}_corrected"] is not None
+    assert stored["intervals"]["tumor_without_habits"] == stored["intervals"]["tumor_corrected"]
+    (match,) = stored["cases"][0]["lesions"]["matches"]
+    assert match["detected_without_habits"] is match["detected_corrected"] is True
+    assert read_scores(path) == stored
+
+
+def old_scores():
+    """As a version wrote them that knew the first names alone: a case, a lesion, found."""
+    surface = {"assd": 0.5, "rmsd": 0.6, "msd": 2.0}
+    overlap = {"jaccard": 0.6, "voe": 0.4, "rvd": 0.25}
+    tumor = {"dice_per_case": 0.75, "dice_global": 0.75, "dice_per_lesion": 0.75} | overlap | surface
+    detection = dict.fromkeys(("precision", "recall", "precision_greater_zero", "recall_greater_zero"), 1.0)
+    lesion = {"reference_lesions": [1], "predicted_lesions": [1], "reference_voxels": 5, "predicted_voxels": 3}
+    lesion |= {"detected": True, "detected_without_habits": True, "dice": 0.75} | overlap | surface
+    case = {
+        "case": "a",
+        "liver": {"dice": 1.0, "jaccard": 1.0, "voe": 0.0, "rvd": 0.0, "assd": 0.0, "rmsd": 0.0, "msd": 0.0},
+        "tumor": {"dice": 0.75} | overlap | surface,
+        "voxels": {
+            "liver_prediction": 20,
+            "liver_reference": 20,
+            "liver_intersection": 20,
+            "tumor_prediction": 3,
+            "tumor_reference": 5,
+            "tumor_intersection": 3,
+        },
+        "tumor_burden": {"prediction": 0.15, "reference": 0.25},
+        "lesions": {"reference": 1, "prediction": 1, "detected": 1, "matches": [lesion]},
+    }
+    liver = {"dice_per_case": 1.0, "dice_global": 1.0} | {name: case["liver"][name] for name in overlap | surface}
+    return {
+        "liver": liver,
+        "tumor": tumor,
+        "tumor_without_habits": tumor | {"jaccard": 0.625},
+        "detection": detection,
+        "detection_without_habits": detection | {"recall": 0.375},
+        "tumor_burden": {"rmse": 0.1, "max": 0.1},
+        "tumor_burden_without_habits": {"rmse": 0.1, "max": 0.125},
+        "cases": [case],
+        "rule": "lits2017",
+    }
+
+
+@pytest.mark.parametrize("with_intervals", [False, True])
+def test_scores_that_an_earlier_version_wrote_are_shown(tmp_path, with_intervals):
+    stored = old_scores()
+    if with_intervals:
+        spread = dict.fromkeys(("std", "low", "high"))
+        stored["intervals"] = {
+            group: {name: {"mean": mean} | spread for name, mean in stored[group].items()}
+            for group in ("liver", "tumor", "tumor_without_habits")
+        }
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(stored))
+    scores = read_scores(path)
+    assert scores["cases"][0]["lesions"]["matches"][0]["detected_corrected"] is True
+    tumor = next(table for table in comparison_tables(scores) if table.title == "Tumor")
+    (corrected,) = (row for row in tumor.ours if "corrected" in row.label and not row.statistic)
+    assert corrected.values[:3] == (0.75, 0.75, 0.625)
+    text = printed(scores)
+    assert "0.375" in text and "0.125" in text  # detection and burden, corrected
+
+
+def test_the_page_of_a_run_that_an_earlier_version_scored_has_every_table(tmp_path):
+    (tmp_path / "config.json").write_text(to_json(liver_tumor.get_config()))
+    (tmp_path / "scores.json").write_text(json.dumps(old_scores()))
+    page = write_report(tmp_path).read_text()
+    for title in ("Liver", "Tumor", "Liver and tumor, mean of both", "Lesion detection and tumor burden"):
+        assert f"<h3>{title}</h3>" in page
+    assert "0.375" in page  # recall, corrected
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cases": []}', '{"cases": [], "rule": "kidney"}'])
+def test_a_file_that_holds_no_scores_is_refused(tmp_path, text):
+    with pytest.raises(FileNotFoundError, match=r"scores\.json is missing; --mode=evaluate"):
+        read_scores(tmp_path / "scores.json")
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(ValueError, match=r"scores\.json does not hold scores; make it again"):
+        read_scores(tmp_path / "scores.json")
 
 
 def test_the_tables_are_written_as_csv_a_row_a_row_each_with_its_source(tmp_path):

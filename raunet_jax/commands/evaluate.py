@@ -16,6 +16,7 @@ from raunet_jax import recipe, scores, tasks
 from raunet_jax.commands import report
 from raunet_jax.commands.held_out import HeldOut, contents_of, held_out
 from raunet_jax.commands.request import Request
+from raunet_jax.commands.score_tables import print_tables
 from raunet_jax.files import write_json
 from raunet_jax.imaging.volume import Volume
 from raunet_jax.inference import attribution, lesion_table
@@ -33,7 +34,7 @@ log = logging.getLogger("raunet_jax")
 def run(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
     summary, failed = evaluate(request.planned_recipe(), request.run, output, request.uncertainty)
-    scores.print_tables(summary, Console())
+    print_tables(summary, Console())
     print(f"scores: {output / 'scores.json'}")
     if output == request.run:
         report.run(request)
@@ -175,29 +176,19 @@ class _Evaluation:
         log.warning(self.failed[-1])
 
 
-_RULES = {
-    "lits2017": (scores.score_liver_case, scores.summarize_liver),
-    "brats": (scores.score_brain_case, scores.summarize_brain),
-    "custom": (scores.score_custom_case, scores.summarize_custom),
-}
-
-
 def _score(read: _Read, stage: str) -> dict:
     """Scores of what the last `stage` found, by its task's rule; a stage that looks for liver alone knows no tumors."""
-    task = tasks.task_of(stage)
-    reference = read.mask
-    if not task.merged:
-        innermost = tasks.stage_of(stage).structure
-        reference = np.minimum(reference, task.structures[innermost].label)
+    task, structure = tasks.task_of(stage), tasks.stage_of(stage).structure
+    reference = read.mask if task.merged else np.minimum(read.mask, task.structures[structure].label)
     grid = read.volume.grid
     (labels, spacing_mm), (reference, _) = (scores.as_stored(array, grid) for array in (read.found.labels, reference))
-    return _RULES[task.rule][0](labels, reference, spacing_mm)
+    return scores.RULES[task.rule].score_case(labels, reference, spacing_mm, structure)
 
 
 def _summary(cases: list[dict], stage: str, ran: set[str]) -> dict:
     """The scores of all cases together; None stands for those of structures that none of the stages `ran` finds."""
     task = tasks.task_of(stage)
-    summary = _RULES[task.rule][1](cases)
+    summary = scores.RULES[task.rule].summarize(cases, tasks.stage_of(stage).structure)
     found = {tasks.stage_of(name).structure for name in ran}
     for prefix in () if task.merged else _unknown_scores(found):
         for values in (summary, *summary["cases"]):

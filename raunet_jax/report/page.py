@@ -15,6 +15,7 @@ from raunet_jax.progress import progress
 from raunet_jax.report import attribution, curves, markup, scores_section
 from raunet_jax.report.cases import DisplaySettings, draw_case, lesion_rows, look_up, read_records
 from raunet_jax.report.markup import Html, number, tag
+from raunet_jax.scores.tables import read_scores
 
 STAGES = {
     "coarse": "liver localization",
@@ -66,7 +67,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """
     workdir = pathlib.Path(workdir)
     config = recipe.load(workdir / "config.json")
-    scores = _read_json(workdir / "scores.json")
+    scores = read_scores(workdir / "scores.json") if (workdir / "scores.json").is_file() else None
     records = read_records(workdir / "evaluation")
     if scores:  # records of an earlier evaluation, of cases that this one has not scored, are left out
         scored = {case["case"] for case in scores["cases"]}
@@ -92,10 +93,6 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     path = workdir / "report" / "index.html"
     write_text(path, markup.page(f"{config.get('name') or workdir.name}", f"RA-UNet: {stages}", sections))
     return path
-
-
-def _read_json(path: pathlib.Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def display_settings(stage: ConfigDict) -> DisplaySettings:

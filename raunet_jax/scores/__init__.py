@@ -1,21 +1,28 @@
-"""Scores of segmentations, as the LiTS and BraTS challenges define them."""
+"""Scores of segmentations, as the LiTS and BraTS challenges define them.
 
-from raunet_jax.scores.brats import score_brain_case, summarize_brain
-from raunet_jax.scores.custom import score_custom_case, summarize_custom
-from raunet_jax.scores.folders import as_stored, score_folders
-from raunet_jax.scores.liver import score_liver_case, summarize_liver
-from raunet_jax.scores.tables import comparison_tables, print_tables, write_scores
+The names below are loaded when they are first asked for: most of who imports one module needs no other.
+"""
 
-__all__ = [
-    "as_stored",
-    "comparison_tables",
-    "print_tables",
-    "score_brain_case",
-    "score_custom_case",
-    "score_folders",
-    "score_liver_case",
-    "summarize_brain",
-    "summarize_custom",
-    "summarize_liver",
-    "write_scores",
-]
+import importlib
+
+_MODULES = {
+    "RULES": "rules",
+    "as_stored": "folders",
+    "comparison_tables": "tables",
+    "read_scores": "tables",
+    "score_brain_case": "brats",
+    "score_custom_case": "custom",
+    "score_folders": "folders",
+    "score_liver_case": "liver",
+    "summarize_brain": "brats",
+    "summarize_custom": "custom",
+    "summarize_liver": "liver",
+    "write_scores": "tables",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

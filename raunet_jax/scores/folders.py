@@ -4,34 +4,29 @@ import logging
 import os
 import pathlib
 import zlib
+from collections.abc import Collection
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from raunet_jax.imaging.volume import Grid, Volume, VolumeError, read_mask
+from raunet_jax.imaging.volume import Grid, Volume, VolumeError, is_prediction, read_mask
 from raunet_jax.names import case_name, natural, stem
 from raunet_jax.progress import progress
-from raunet_jax.scores.brats import score_brain_case, summarize_brain
-from raunet_jax.scores.custom import score_custom_case, summarize_custom
-from raunet_jax.scores.liver import score_liver_case, summarize_liver
+from raunet_jax.scores.rules import rule_named
 from raunet_jax.scores.tables import write_scores
 
 log = logging.getLogger("raunet_jax")
-
-RULES = {
-    "liver": (score_liver_case, summarize_liver, (0, 1, 2)),
-    "brain": (score_brain_case, summarize_brain, (0, 1, 2, 3, 4)),
-    "custom": (score_custom_case, summarize_custom, tuple(range(256))),
-}
 
 
 def score_folders(
     prediction_folder: str | os.PathLike,
     reference_folder: str | os.PathLike,
     output: str | os.PathLike,
-    rule: str = "liver",
+    rule: str = "lits2017",
+    structure: str = "",
+    foreground: Collection[int] = (),
 ) -> tuple[dict, list[str]]:
     """Score every mask of `prediction_folder` against the one of `reference_folder` that belongs to the same case.
 
@@ -39,20 +34,25 @@ def score_folders(
     volume-, segmentation-, test-volume-, test-segmentation-, liver_ and the suffix _seg are taken off. In a folder
     where some names have segmentation- or _seg, the other files are taken for images and left alone.
 
+    With `foreground` these labels are the one structure that is scored, and all others background: in the references
+    and in the predictions. A mask that this program wrote (`is_prediction`) holds that structure as label 1 already,
+    whatever its label was in the references; one with labels above 1, of a task of several structures, is not scored.
+
     Args:
         output: path of the scores.json to write (and .csv beside it).
-        rule: "liver" (LiTS), "brain" (BraTS, whole tumor) or "custom" (any one structure).
+        rule: row of `rules.RULES`: "lits2017", "brats" (whole tumor) or "custom" (any one structure).
+        structure: name of a single structure, which its group of scores gets; "": the rule's.
+        foreground: labels to be scored as one, as config.data.foreground has them; none: all above 0 by the rule.
 
     Returns:
         The scores, and a sentence for every case that could not be scored: unreadable, another grid, no counterpart.
 
     Raises:
         FileNotFoundError: a folder does not exist or holds no NIfTI file.
-        ValueError: not one case could be scored; names each reason.
+        ValueError: there is no such rule, or not one case could be scored; names each reason.
     """
-    if rule not in RULES:
-        raise ValueError(f'rule is "{rule}"; it can be {" or ".join(RULES)}')
-    score, summarize, labels = RULES[rule]
+    row = rule_named(rule)
+    structure = structure or row.structure
     predictions, problems = _masks(prediction_folder)
     references, reference_problems = _masks(reference_folder)
     problems += reference_problems
@@ -64,21 +64,29 @@ def score_folders(
         )
         for name in sorted(paths.keys() - others.keys(), key=natural)
     ]
-    cases = []
+    cases, empty = [], {prediction_folder: True, reference_folder: True}
     both = sorted(predictions.keys() & references.keys(), key=natural)
     with progress("score", len(both)) as bar:
         for name in both:
             try:
-                masks = _read_pair(predictions[name], references[name], labels)
+                ours, theirs, spacing_mm = _read_pair(predictions[name], references[name], row.labels, foreground)
             except VolumeError as error:
                 problems.append(f"{name}: {error}")
                 log.warning(problems[-1])
             else:
-                cases.append({"case": name} | score(*masks))
+                cases.append({"case": name} | row.score_case(ours, theirs, spacing_mm, structure))
+                empty[prediction_folder] &= not ours.any()
+                empty[reference_folder] &= not theirs.any()
             bar.advance(note=name)
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(problems))
-    scores = summarize(cases)
+    for folder, nothing in empty.items():
+        if foreground and nothing:
+            log.warning(
+                f"{folder}: not one mask holds a label of {tuple(foreground)} (config.data.foreground), so each is "
+                "scored as empty; name the labels that its masks hold"
+            )
+    scores = row.summarize(cases, structure)
     write_scores(output, scores)
     return scores, problems
 
@@ -115,7 +123,7 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
 
 
 def _read_pair(
-    prediction: pathlib.Path, reference: pathlib.Path, labels: tuple[int, ...]
+    prediction: pathlib.Path, reference: pathlib.Path, labels: Collection[int], foreground: Collection[int]
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     try:
         image = nib.load(reference)
@@ -124,6 +132,15 @@ def _read_pair(
         raise VolumeError(f"{reference}: cannot be read as NIfTI ({error}); copy or convert it again") from error
     like = Volume(np.empty((0, 0, 0, 0)), grid.affine, grid, str(reference))
     # The reference first: what is wrong with it must not be blamed on the prediction.
-    theirs, spacing_mm = as_stored(read_mask(reference, like, labels), grid)
-    ours, _ = as_stored(read_mask(prediction, like, labels), grid)
+    theirs, spacing_mm = as_stored(_read_labels(reference, like, labels, foreground), grid)
+    ours, _ = as_stored(_read_labels(prediction, like, labels, foreground), grid)
     return ours, theirs, spacing_mm
+
+
+def _read_labels(path: pathlib.Path, like: Volume, labels: Collection[int], foreground: Collection[int]) -> np.ndarray:
+    """The labels of one mask on the canonical grid of `like`, (z, y, x) uint8; with `foreground` 0 and 1 alone."""
+    if not foreground:
+        return read_mask(path, like, labels)
+    if is_prediction(path):  # its one structure was merged before it was sought; 2 would be of a model of another task
+        return read_mask(path, like, (0, 1))
+    return np.isin(read_mask(path, like, labels), tuple(foreground)).astype(np.uint8)

@@ -5,7 +5,8 @@ Reference lesions bridged by one predicted lesion are merged, each reference les
 overlaps it most; each prediction then goes to the (merged) reference it overlaps most, and predictions that share a
 reference are merged. A matched pair counts as detected when intersection / union exceeds the minimum overlap.
 
-The program has habits that the leaderboard inherits, so `lits2017` reproduces them; the values without stand beside:
+The program has quirks that the leaderboard inherits, so rule "lits2017" reproduces them (`detected`); the values
+without them stand beside (`detected_corrected`, `true_...`):
   * it takes the union from the prediction image after matched lesions were relabeled with their reference's number,
     but selects the voxels by the prediction's own old number, which then belongs to another lesion or to none;
   * it counts detected lesions downwards: from the number of matched pairs, less the number of reference lesions in
@@ -16,7 +17,6 @@ from typing import NamedTuple
 
 import cc3d
 import numpy as np
-from scipy import ndimage
 
 from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.overlap import Counts, dice, jaccard, rvd, voe
@@ -67,12 +67,13 @@ def score_lesions(
     """Match the lesions of two boolean (z, y, x) tumor masks of one case.
 
     Args:
+        prediction, reference: boolean (z, y, x) of one shape.
         spacing_mm: distance of neighboring voxel centers along (z, y, x).
 
     Returns:
         `reference`, `prediction`: lesions there are; `detected`, `detected_greater_zero`: lesions found at overlap 0.5
         and 0 as the program counts them (may be negative); `true_references`, `true_predictions`: lesions in pairs that
-        are detected without the program's habits, `..._greater_zero` at overlap 0; `matches`: a record a pair.
+        are detected without the program's quirks, `..._greater_zero` at overlap 0; `matches`: a record a pair.
     """
     box = bounding_box(prediction | reference)
     if box is None:
@@ -81,17 +82,17 @@ def score_lesions(
     predicted, referenced = _number(prediction), _number(reference)
     overlaps = _overlaps(predicted, referenced, prediction & reference)
     matches = _match(overlaps)
-    found_2017 = _detected_2017(matches, overlaps)
+    official = _detected_lits2017(matches, overlaps)
     records = []
-    for match, found in zip(matches, found_2017, strict=True):
+    for match, detected in zip(matches, official, strict=True):
         counts = overlaps.counts(match)
         record = {
             "reference_lesions": match.references.tolist(),
             "predicted_lesions": match.predictions.tolist(),
             "reference_voxels": counts.reference,
             "predicted_voxels": counts.prediction,
-            "detected": found,
-            "detected_without_habits": jaccard(counts) > MINIMUM_OVERLAP,
+            "detected": detected,
+            "detected_corrected": jaccard(counts) > MINIMUM_OVERLAP,
             "dice": dice(counts),
             "jaccard": jaccard(counts),
             "voe": voe(counts),
@@ -100,7 +101,7 @@ def score_lesions(
             "rmsd": None,
             "msd": None,
         }
-        if record["detected"] or record["detected_without_habits"]:
+        if record["detected"] or record["detected_corrected"]:
             crop = _around(predicted, referenced, match)
             distances = surface_scores(
                 np.isin(predicted.numbers[crop], match.predictions),
@@ -114,6 +115,8 @@ def score_lesions(
 
 def _number(mask: np.ndarray) -> _Lesions:
     """Number the 6-connected components of a (z, y, x) mask from 1, as the raster order of (x, y, z) meets them."""
+    from scipy import ndimage  # slow to import
+
     mask = np.ascontiguousarray(mask)
     numbers, total = cc3d.connected_components(mask, connectivity=6, binary_image=True, return_N=True)
     inside = np.flatnonzero(mask)
@@ -152,7 +155,8 @@ def _match(overlaps: _Overlaps) -> list[_Match]:
     return sorted(matches, key=lambda match: match.predictions[0])
 
 
-def _detected_2017(matches: list[_Match], overlaps: _Overlaps) -> list[bool]:
+def _detected_lits2017(matches: list[_Match], overlaps: _Overlaps) -> list[bool]:
+    """Whether each pair counts as detected, with the program's quirk of the union."""
     relabeled = {int(match.references[0]): match.predictions for match in matches}
     nothing = np.zeros(0, np.int64)
     detected = []
@@ -178,7 +182,7 @@ def _around(predicted: _Lesions, referenced: _Lesions, match: _Match) -> tuple[s
 
 def _summary(reference_total: int, prediction_total: int, matches: list[_Match], records: list[dict]) -> dict:
     failed = [match for match, record in zip(matches, records, strict=True) if not record["detected"]]
-    true = [match for match, record in zip(matches, records, strict=True) if record["detected_without_habits"]]
+    true = [match for match, record in zip(matches, records, strict=True) if record["detected_corrected"]]
     return {
         "reference": reference_total,
         "prediction": prediction_total,

@@ -26,7 +26,7 @@ def score_liver_case(
 ) -> dict[str, dict]:
     """Score the labels (0 background, 1 liver, 2 tumor) of one case.
 
-    The program numbers lesions in the raster order of the array as it lies in the file, and its ties and habits depend
+    The program numbers lesions in the raster order of the array as it lies in the file, and its ties and quirks depend
     on the numbers; give arrays in the file's own axis order (`raunet_jax.scores.as_stored`) to reproduce it exactly.
 
     Args:
@@ -73,9 +73,10 @@ def summarize_liver(cases: Sequence[dict]) -> dict:
     """Return the scores.json of `cases`, each a `score_liver_case` with its name under "case".
 
     `tumor`: Dice per case and global; jaccard, voe, rvd, assd, rmsd, msd and dice_per_lesion are means over the
-    detected lesions of all cases. The same names with `_without_habits` leave out what `lesions` lists as habits of the
-    program, and its penalties for finding no lesion at all (None instead); the maximum burden error is then the
-    largest by size, where the program's is the largest signed difference (reference - prediction).
+    detected lesions of all cases. Groups named so are the official ones, as the challenge's program counts; the same
+    names with `_corrected` leave out what `lesions` lists as quirks of the program, and its penalties for finding no
+    lesion at all (None instead); the maximum burden error is then the largest by size, where the program's is the
+    largest signed difference (reference - prediction).
     """
     found = [
         match
@@ -85,7 +86,7 @@ def summarize_liver(cases: Sequence[dict]) -> dict:
         for match in case["lesions"]["matches"]
         if match["detected"]
     ]
-    truly_found = [match for case in cases for match in case["lesions"]["matches"] if match["detected_without_habits"]]
+    found_corrected = [match for case in cases for match in case["lesions"]["matches"] if match["detected_corrected"]]
     tumor_dice = {
         "dice_per_case": _mean(case["tumor"]["dice"] for case in cases),
         "dice_global": _global_dice(cases, "tumor"),
@@ -103,11 +104,11 @@ def summarize_liver(cases: Sequence[dict]) -> dict:
             **{name: _mean(case["liver"][name] for case in cases) for name in MEANS},
         },
         "tumor": tumor_dice | _lesion_means(found, WORST if cases else {}),
-        "tumor_without_habits": tumor_dice | _lesion_means(truly_found, {}),
-        "detection": _detection_2017(cases),
-        "detection_without_habits": _detection(cases),
+        "tumor_corrected": tumor_dice | _lesion_means(found_corrected, {}),
+        "detection": _detection_lits2017(cases),
+        "detection_corrected": _detection_corrected(cases),
         "tumor_burden": {"rmse": burden_rmse, "max": max(errors, default=None)},
-        "tumor_burden_without_habits": {"rmse": burden_rmse, "max": max(map(abs, errors), default=None)},
+        "tumor_burden_corrected": {"rmse": burden_rmse, "max": max(map(abs, errors), default=None)},
         "cases": list(cases),
         "rule": "lits2017",
     }
@@ -153,7 +154,7 @@ def _lesion_means(matches: Sequence[dict], otherwise: dict[str, float]) -> dict[
     }
 
 
-def _detection_2017(cases: Sequence[dict]) -> dict[str, float | None]:
+def _detection_lits2017(cases: Sequence[dict]) -> dict[str, float | None]:
     total = {
         name: sum(case["lesions"][name] for case in cases)
         for name in ("prediction", "reference", "detected", "detected_greater_zero")
@@ -165,7 +166,7 @@ def _detection_2017(cases: Sequence[dict]) -> dict[str, float | None]:
     return scores if cases else dict.fromkeys(scores)
 
 
-def _detection(cases: Sequence[dict]) -> dict[str, float | None]:
+def _detection_corrected(cases: Sequence[dict]) -> dict[str, float | None]:
     scores = {}
     for suffix in ("", "_greater_zero"):
         for name, of in (("precision", "prediction"), ("recall", "reference")):

@@ -53,10 +53,12 @@ def rvd(counts: Counts) -> float | None:
 
 
 def sensitivity(counts: Counts) -> float | None:
+    """|A and B| / |B|: the share of the reference that was found."""
     return counts.intersection / counts.reference if counts.reference else None
 
 
 def specificity(counts: Counts) -> float | None:
+    """|neither A nor B| / |not B|: the share of the background that was left alone."""
     background = counts.volume - counts.reference
     outside_both = background - counts.prediction + counts.intersection
     return outside_both / background if background else None

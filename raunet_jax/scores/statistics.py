@@ -10,14 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from raunet_jax.scores.liver import WORST
+from raunet_jax.scores.rules import RULES, Group, groups_of
 
 LEVEL = 0.95
 RESAMPLES = 10_000
 SEED = 0
-GROUPS = ("liver", "tumor", "tumor_without_habits", "whole_tumor", "foreground")
 SIGNIFICANT = 0.05
 SMALLEST_TEST = 6  # differences: with five the smallest two-sided p there can be is 2 / 2**5 = .0625
 _BLOCK = 1000  # resamples at once, which bounds the memory
@@ -39,23 +38,22 @@ def score_intervals(scores: dict, resamples: int = RESAMPLES, seed: int = SEED) 
     Returns:
         {"level", "resamples", "seed", "unit": "case", GROUP: {NAME: {"mean", "std", "low", "high", "n", "over"}}} with
         the groups and names of `scores`, and where liver and tumor are both scored "liver_and_tumor", the mean of both
-        Dice. `mean` is the score as it stands in `scores`; `std` the standard deviation (n - 1) over the `n` cases or
-        lesions that `over` says, None for a pooled score or for n < 2; `low` and `high` the ends of the interval, None
-        where fewer than two cases have the score.
+        Dice (`rules.Rule.mean_dice`). `mean` is the score as it stands in `scores`; `std` the standard deviation
+        (n - 1) over the `n` cases or lesions that `over` says, None for a pooled score or for n < 2; `low` and `high`
+        the ends of the interval, None where fewer than two cases have the score.
     """
     cases = scores["cases"]
     named = {
-        group: {
-            name: score for name in scores[group] if (score := _score(cases, scores["rule"], group, name)) is not None
-        }
-        for group in GROUPS
-        if scores.get(group)
+        group.name: {name: score for name in scores[group.name] if (score := _score(cases, group, name)) is not None}
+        for group in groups_of(scores)
+        if scores.get(group.name)
     }
     means = {group: scores[group] for group in named}
-    if named.keys() >= {"liver", "tumor"}:
-        both = [(case["liver"]["dice"] + case["tumor"]["dice"]) / 2 for case in cases]
-        named["liver_and_tumor"] = {"dice_per_case": _over_cases(both)}
-        means["liver_and_tumor"] = {"dice_per_case": sum(both) / len(both) if both else None}
+    for joint, structures in RULES[scores["rule"]].mean_dice.items():
+        if named.keys() >= set(structures):
+            dice = [sum(case[structure]["dice"] for structure in structures) / len(structures) for case in cases]
+            named[joint] = {"dice_per_case": _over_cases(dice)}
+            means[joint] = {"dice_per_case": sum(dice) / len(dice) if dice else None}
 
     listed = [score for group in named.values() for score in group.values()]
     columns = np.array([column for score in listed for column in score[:2]], np.float64)
@@ -95,6 +93,8 @@ def signed_rank(differences: np.ndarray) -> tuple[float | None, str]:
     if changed.size < SMALLEST_TEST:
         verb = "pair differs" if changed.size == 1 else "pairs differ"
         return None, f"no test: {changed.size} {verb}, too few; p can fall below .05 from {SMALLEST_TEST} on"
+    from scipy import stats  # slow to import: a sixth of a start
+
     return float(stats.wilcoxon(changed).pvalue), ""
 
 
@@ -123,18 +123,17 @@ def _interval(numerators: np.ndarray, denominators: np.ndarray, score: _Score) -
     return float(low), float(high)
 
 
-def _score(cases: Sequence[dict], rule: str, group: str, name: str) -> _Score | None:
+def _score(cases: Sequence[dict], group: Group, name: str) -> _Score | None:
     """The parts of one score of a summary, or None where it is no mean and no ratio over cases."""
-    organ = group.removesuffix("_without_habits")
     if name == "dice_global":
-        return _global_dice(cases, organ)
+        return _global_dice(cases, group.structure)
     if name == "dice_per_case":
-        return _over_cases([case[organ]["dice"] for case in cases])
-    if rule == "lits2017" and organ == "tumor":
+        return _over_cases([case[group.structure]["dice"] for case in cases])
+    if group.over_lesions:
         name = name.removesuffix("_per_lesion")
-        return _over_lesions(cases, name, habits=group == organ) if name in WORST else None
-    if all(name in case[organ] for case in cases):
-        return _over_cases([case[organ][name] for case in cases])
+        return _over_lesions(cases, name, group.lits2017_quirks) if name in WORST else None
+    if all(name in case[group.structure] for case in cases):
+        return _over_cases([case[group.structure][name] for case in cases])
     return None
 
 
@@ -145,21 +144,21 @@ def _over_cases(values: Iterable[float | None]) -> _Score:
     return _Score(numerators, np.array([float(value is not None) for value in values]), known, "cases")
 
 
-def _over_lesions(cases: Sequence[dict], name: str, habits: bool) -> _Score:
-    """A mean over the detected lesions of all cases; with LiTS's habits, 9001 and the like where there is none."""
-    flag = "detected" if habits else "detected_without_habits"
+def _over_lesions(cases: Sequence[dict], name: str, lits2017_quirks: bool) -> _Score:
+    """A mean over the detected lesions of all cases; with LiTS's quirks, 9001 and the like where there is none."""
+    flag = "detected" if lits2017_quirks else "detected_corrected"
     found = [
         [
             match[name]
             for match in case["lesions"]["matches"]
-            if match[flag] and not (habits and case["lesions"]["detected"] <= 0)
+            if match[flag] and not (lits2017_quirks and case["lesions"]["detected"] <= 0)
         ]
         for case in cases
     ]
     numerators = np.array([sum(values) for values in found], np.float64)
     counts = np.array([len(values) for values in found], np.float64)
     values = [value for values in found for value in values]
-    return _Score(numerators, counts, values, "lesions", WORST[name] if habits else None)
+    return _Score(numerators, counts, values, "lesions", WORST[name] if lits2017_quirks else None)
 
 
 def _global_dice(cases: Sequence[dict], organ: str) -> _Score:

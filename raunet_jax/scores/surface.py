@@ -9,7 +9,6 @@ import math
 
 import edt
 import numpy as np
-from scipy import spatial
 
 from raunet_jax.imaging.geometry import bounding_box
 
@@ -63,7 +62,7 @@ def surface_scores(
 ) -> dict[str, float | None]:
     """Mean (assd), root mean square (rmsd), maximum (msd) and 95th percentile (hausdorff95) of the surface distances.
 
-    All None when either mask is empty.
+    In mm; all None when either mask is empty. Arguments as of `surface_distances`.
     """
     distances = surface_distances(prediction, reference, spacing_mm)
     if distances is None:
@@ -108,6 +107,8 @@ def _distances(start: np.ndarray, goal: np.ndarray, spacing_mm: tuple[float, flo
 
 def _searched(start: np.ndarray, goal: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray | None:
     """Return the distances, or None where so many are long that a search for them would take too long."""
+    from scipy import spatial  # slow to import
+
     tree = spatial.KDTree(_points(goal, spacing_mm), leafsize=32, balanced_tree=False)
     points = _points(start, spacing_mm)
     distances, _ = tree.query(points, distance_upper_bound=_NEAR_VOXELS * math.prod(spacing_mm) ** (1 / 3))
