@@ -82,7 +82,7 @@ def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
 
 
 def read_case(case: Case, config: ConfigDict) -> tuple[Volume, np.ndarray | None]:
-    """The case's Volume and its mask, None if it has none. Args, values and errors as of the two that follow."""
+    """What `read_image` and `read_labels` read of `case`; None for the mask of a case that has none."""
     volume = read_image(case, config)
     return volume, None if case.mask is None else read_labels(case, volume, config)
 

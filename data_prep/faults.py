@@ -73,7 +73,7 @@ def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]
     shape, mm = " x ".join(map(str, sides.values())), " x ".join(f"{side:.3g}" for side in spacing)
     if max(spacing) > ANISOTROPY * min(spacing):
         value = f"{path}: voxels of {mm} mm (x, y, z), {max(spacing) / min(spacing):.0f} times as long as they are wide"
-        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until mended"
+        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until corrected"
         findings.append(Finding(case.name, "anisotropy", value, remedy))
     if min(sides.values()) < TINY:
         value = f"{path}: {shape} voxels (x, y, z), fewer than {TINY} along an axis"

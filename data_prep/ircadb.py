@@ -23,7 +23,7 @@ class Patient(NamedTuple):
     number: int  # N of 3Dircadb1.N
     image: pathlib.Path | None  # the folder of the CT slices
     masks: pathlib.Path | None  # the folder that holds a folder of slices a structure
-    problem: str  # what is wrong and how to mend it; "" when nothing is, or when only the masks were never there
+    problem: str  # what is wrong and how to correct it; "" when nothing is, or when only the masks were never there
 
 
 def find_patients(files: Sequence[pathlib.Path]) -> dict[str, Patient]:

@@ -108,7 +108,7 @@ def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
     if described and not config.data.modalities:
         with config.ignore_type():
             config.data.modalities = read_description(described[0]).modalities
-    return config, [Finding("recipe", "plan", reason, "mend this first: no training can begin", UNUSABLE)]
+    return config, [Finding("recipe", "plan", reason, "correct this first: no training can begin", UNUSABLE)]
 
 
 def _check_all(cases: Sequence[Case], config: ConfigDict) -> Iterator[tuple[Case, list[Finding]]]:

@@ -39,7 +39,7 @@ class VolumeError(ValueError):
 
 
 class Repair(NamedTuple):
-    """A fault of a file that was not stored as it was meant, and was read as it was meant all the same."""
+    """A fault of a file that was read as it was meant all the same."""
 
     path: Path
     problem: str  # these three as in the VolumeError that is raised where nothing may be repaired
