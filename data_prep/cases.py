@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from data_prep import ircadb, layouts, phantom
 from data_prep.layouts import Case, Incomplete
 from raunet_jax.imaging.intensity import kind_of
-from raunet_jax.imaging.volume import Volume, read_mask, read_scan
+from raunet_jax.imaging.volume import Repair, Volume, load_mask, load_scan, log_repairs
 from raunet_jax.names import natural
+from raunet_jax.tasks import task_of
 
 log = logging.getLogger("raunet_jax")
 
@@ -81,28 +82,58 @@ def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
 
 
 def read_case(case: Case, config: ConfigDict) -> tuple[Volume, np.ndarray | None]:
-    """The case's Volume and its mask, uint8 (z, y, x). Raises VolumeError.
-
-    Of CT the mask is 1 liver and 2 tumor; of MR and of anybody's own task (source custom) 1 is what is to be found: all
-    labels merged, or those of `config.data.foreground`.
-    """
+    """What `read_image` and `read_labels` read of `case`; None for the mask of a case that has none."""
     volume = read_image(case, config)
     return volume, None if case.mask is None else read_labels(case, volume, config)
 
 
 def read_image(case: Case, config: ConfigDict) -> Volume:
-    volume = read_scan(case.images, kind_of(config.data.modalities), case.channels, config.data.repair)
-    return dataclasses.replace(volume, name=case.name)
+    """What `load_image` reads; what `config.data.repair` allows to be repaired is, and said as a warning."""
+    volume = load_image(case, config, config.data.repair)
+    log_repairs(volume.repairs)
+    return volume
 
 
 def read_labels(case: Case, volume: Volume, config: ConfigDict) -> np.ndarray:
+    """What `load_labels` reads; what `config.data.repair` allows to be repaired is, and said as a warning."""
+    labels, repairs = load_labels(case, volume, config, config.data.repair)
+    log_repairs(repairs)
+    return labels
+
+
+def load_image(case: Case, config: ConfigDict, repair: bool) -> Volume:
+    """The scan of `case`, its `repairs` unsaid; of `config` only `data.modalities` is read.
+
+    Raises:
+        VolumeError: as `raunet_jax.imaging.volume.load_scan` does.
+    """
+    volume = load_scan(case.images, kind_of(config.data.modalities), case.channels, repair)
+    return dataclasses.replace(volume, name=case.name)
+
+
+def load_labels(case: Case, volume: Volume, config: ConfigDict, repair: bool) -> tuple[np.ndarray, tuple[Repair, ...]]:
+    """The mask of `case`, which has one, and what was repaired in it, unsaid.
+
+    Args:
+        volume: the scan of the case.
+        config: `stage` and `data.foreground` are read.
+
+    Returns:
+        uint8 (z, y, x): the labels of the stage's task; where these are merged, 1 for every label, or for those of
+        `config.data.foreground` if there are any.
+
+    Raises:
+        VolumeError: the mask cannot be read, is on another grid than the scan, or holds other labels.
+    """
     if case.mask.is_dir():
-        return ircadb.read_labels(case.mask, case.images[0], volume)
-    if config.stage not in ("brain", "custom"):
-        return read_mask(case.mask, volume, layouts.CT_LABELS, config.data.repair)
-    labels = read_mask(case.mask, volume, case.labels, config.data.repair)
-    foreground = tuple(config.data.foreground) if config.stage == "custom" else ()
-    return (np.isin(labels, foreground) if foreground else labels > 0).astype(np.uint8)
+        return ircadb.read_labels(case.mask, case.images[0], volume), ()
+    task = task_of(config.stage)
+    allowed = case.labels if task.merged else task.labels or case.labels
+    labels, repairs = load_mask(case.mask, volume, allowed, repair)
+    if task.merged:
+        foreground = tuple(config.data.foreground)
+        labels = (np.isin(labels, foreground) if foreground else labels > 0).astype(np.uint8)
+    return labels, repairs
 
 
 def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> list[Case]:

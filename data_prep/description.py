@@ -37,7 +37,7 @@ def read_description(path: pathlib.Path) -> Description:
     round: value to name, or name to value.
 
     Raises:
-      ValueError: it is no JSON, or lacks one of these; the message shows an example.
+        ValueError: it is no JSON, or lacks one of these; the message shows an example.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,21 +1,19 @@
 """What is wrong with one case: whether its files can be read, its values be true, and the recipe make use of it."""
 
-import contextlib
 import gzip
-import io
 import pathlib
-import re
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_prep.cases import read_image, read_labels
+from data_prep.cases import load_image, load_labels
 from data_prep.layouts import Case, no_mask
 from raunet_jax.imaging.intensity import kind_of
-from raunet_jax.imaging.volume import Volume, VolumeError
+from raunet_jax.imaging.volume import Repair, Volume, VolumeError
+from raunet_jax.tasks import stage_of, task_of
 
 UNUSABLE, REPAIRED, WARNING = "unusable", "repaired", "warning"
 FAT_HU = -30  # everything but the brain has fat around it or air beside it
@@ -23,11 +21,6 @@ BLOOD_HU = 30
 PADDING_HU = -1500  # air is -1000; scanners mark what they did not measure by -2048 or -3024
 ANISOTROPY = 10  # the longest side of a voxel over its shortest: LiTS has 0.6 x 0.6 x 5 mm
 TINY = 8  # voxels: a scan of fewer along an axis is a localizer, a thumbnail or a crop
-PATCHED_SIDES = {"tumor": "xyz", "brain": "xyz", "custom": "xyz", "voi": "z"}  # of the volume itself, not of its box
-LAST_CLAUSE = re.compile(r"; |\. (?=[A-Z])")
-REPAIR_SAID = "repaired on reading: "
-
-Read = TypeVar("Read")
 
 
 class Finding(NamedTuple):
@@ -45,19 +38,21 @@ class Finding(NamedTuple):
 def check_case(case: Case, recipe: dict) -> list[Finding]:
     """What is wrong with `case` for the stage `recipe` (a recipe's `to_dict`). Whatever its files hold, this returns.
 
-    A fault that `config.data.repair` repairs does not end the search for others.
+    A fault that can be repaired does not end the search for others, whether `config.data.repair` allows it or not.
     """
+    config = ConfigDict(recipe)
     findings: list[Finding] = []
     check, path = "image", case.images[0]
     try:
-        config = ConfigDict(recipe)
-        volume = _read(lambda config: read_image(case, config), config, case, check, findings)
+        volume = load_image(case, config, repair=True)
+        findings += _check_repairs(case, check, volume.repairs, config)
         findings += check_image(case, volume, config)
         if case.mask is None:
             _, reason, remedy = no_mask(case)
             return findings + [Finding(case.name, "mask", reason, remedy, UNUSABLE)]
         check, path = "mask", case.mask
-        mask = _read(lambda config: read_labels(case, volume, config), config, case, check, findings)
+        mask, repairs = load_labels(case, volume, config, repair=True)
+        findings += _check_repairs(case, check, repairs, config)
         findings += check_mask(case, mask, config)
     except Exception as error:  # a reader stumbles in its own way over each kind of damage
         findings.append(Finding(case.name, check, *_describe_error(error, path), UNUSABLE))
@@ -65,9 +60,12 @@ def check_case(case: Case, recipe: dict) -> list[Finding]:
 
 
 def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
-    """What in a scan that can be read cannot be true, or does not suit the recipe."""
+    """What in a scan that can be read cannot be true, or does not suit the recipe.
+
+    Of `config`, a stage's recipe, `stage`, `patch_size` and `data.modalities` are read.
+    """
     if kind_of(config.data.modalities) == "ct":
-        findings = _check_hu(case, volume, WARNING if config.stage == "custom" else UNUSABLE)
+        findings = _check_hu(case, volume, WARNING if task_of(config.stage).planned else UNUSABLE)
     else:
         findings = _check_channels(case, volume, config)
     path, spacing = case.images[0], volume.spacing_mm[::-1]
@@ -75,13 +73,13 @@ def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]
     shape, mm = " x ".join(map(str, sides.values())), " x ".join(f"{side:.3g}" for side in spacing)
     if max(spacing) > ANISOTROPY * min(spacing):
         value = f"{path}: voxels of {mm} mm (x, y, z), {max(spacing) / min(spacing):.0f} times as long as they are wide"
-        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until mended"
+        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until corrected"
         findings.append(Finding(case.name, "anisotropy", value, remedy))
     if min(sides.values()) < TINY:
         value = f"{path}: {shape} voxels (x, y, z), fewer than {TINY} along an axis"
         findings.append(Finding(case.name, "tiny", value, "move it away if it is a localizer, a thumbnail or a crop"))
     patch = dict(zip("xyz", config.patch_size, strict=True))
-    patched = PATCHED_SIDES.get(config.stage, "")
+    patched = _patched_sides(config.stage)
     small = [f"{side} {sides[side]} < {patch[side]}" for side in patched if sides[side] < patch[side]]
     if small:
         value = f"{path}: smaller than config.patch_size ({', '.join(small)} voxels)"
@@ -90,7 +88,10 @@ def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]
 
 
 def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding]:
-    """What is odd about a mask that can be read: `mask` is (z, y, x), 0 where there is nothing to be found."""
+    """What is odd about a mask that can be read: `mask` is (z, y, x), 0 where there is nothing to be found.
+
+    Of `config`, a stage's recipe, `stage` and `data.foreground` are read.
+    """
     findings = []
     stored = None if case.mask.is_dir() else stored_type(case.mask)
     if stored is not None and stored.kind == "f":
@@ -100,11 +101,13 @@ def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding
         foreground = tuple(config.data.foreground)
         labels = f" with one of config.data.foreground={foreground}" if foreground else ""
         value = f"{case.mask}: no voxel is labeled{labels}"
-        if config.stage in ("brain", "custom"):
+        task = task_of(config.stage)
+        if task.merged:
             remedy = "nothing if there is none of it in the scan; else label the case, or move it away"
             findings.append(Finding(case.name, "mask", value, remedy))
         else:
-            findings.append(Finding(case.name, "mask", value, "label the liver, or move the case away", UNUSABLE))
+            remedy = f"label the {next(iter(task.structures))}, or move the case away"
+            findings.append(Finding(case.name, "mask", value, remedy, UNUSABLE))
     return findings
 
 
@@ -119,31 +122,21 @@ def stored_type(path: pathlib.Path) -> np.dtype:
     return kind(header[:size], check=False).get_data_dtype()
 
 
-def _read(
-    read: Callable[[ConfigDict], Read], config: ConfigDict, case: Case, check: str, findings: list[Finding]
-) -> Read:
-    """What `read` gives, repaired where that helps; then the fault is added to `findings`."""
-    plain, repairing = (ConfigDict(config.to_dict()) for _ in range(2))
-    plain.data.repair, repairing.data.repair = False, True
-    try:
-        return read(plain)
-    except VolumeError as error:
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
-            result = read(repairing)
-        value, remedy = _split_message(str(error))
-        done = "; ".join(line.partition(REPAIR_SAID)[2] for line in said.getvalue().splitlines())
-        if config.data.repair:
-            findings.append(Finding(case.name, check, value, f"nothing: {done} (config.data.repair)", REPAIRED))
-        else:
-            findings.append(Finding(case.name, check, value, f"{remedy}. The repair: {done}", UNUSABLE))
-        return result
+def _check_repairs(case: Case, check: str, repairs: Sequence[Repair], config: ConfigDict) -> list[Finding]:
+    """The first of the faults that were repaired on reading the image or the mask, and all that was done."""
+    if not repairs:
+        return []
+    fault, done = repairs[0], "; ".join(repair.done for repair in repairs)
+    value, remedy = _on_one_line(fault)
+    if config.data.repair:
+        return [Finding(case.name, check, value, f"nothing: {done} (config.data.repair)", REPAIRED)]
+    return [Finding(case.name, check, value, f"{remedy}. The repair: {done}", UNUSABLE)]
 
 
 def _describe_error(error: Exception, path: pathlib.Path) -> tuple[str, str]:
     """What to say of an error on reading `path`, and what to do."""
     if isinstance(error, VolumeError):
-        return _split_message(str(error))
+        return _on_one_line(error)
     if isinstance(error, MemoryError):
         return f"{path}: too large for the memory", "read fewer at a time (--config.data.workers=1), or crop it"
     if isinstance(error, OSError):
@@ -151,13 +144,16 @@ def _describe_error(error: Exception, path: pathlib.Path) -> tuple[str, str]:
     return f"{path}: cannot be read ({type(error).__name__}: {error})", "export or download it again"
 
 
-def _split_message(message: str) -> tuple[str, str]:
-    """A reader's message as the fault and its remedy, which is the last clause; each on one line."""
-    text = " ".join(message.split())
-    cuts = list(LAST_CLAUSE.finditer(text))
-    if not cuts:
-        return text, "until then the case is left out"
-    return text[: cuts[-1].start()], text[cuts[-1].end() :].removesuffix(".")
+def _on_one_line(fault: VolumeError | Repair) -> tuple[str, str]:
+    return " ".join(f"{fault.path}: {fault.problem}".split()), " ".join(fault.remedy.split())
+
+
+def _patched_sides(stage: str) -> str:
+    """Along which axes a patch is cut from the volume itself: not from its single slices, nor from a part resized."""
+    row = stage_of(stage)
+    if row.sampler == "slices":
+        return ""
+    return "z" if row.resized else "xyz"
 
 
 def _check_hu(case: Case, volume: Volume, level: str) -> list[Finding]:

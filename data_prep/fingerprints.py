@@ -25,6 +25,7 @@ from raunet_jax.files import write_json
 from raunet_jax.imaging.intensity import encode, kind_of
 from raunet_jax.imaging.volume import VolumeError
 from raunet_jax.progress import progress
+from raunet_jax.tasks import task_of
 
 log = logging.getLogger("raunet_jax")
 
@@ -46,7 +47,13 @@ class Fingerprint(NamedTuple):
 def fingerprints(cases: Sequence[Case], config: ConfigDict) -> dict[str, Fingerprint]:
     """The Fingerprint of each case by name; a file that cannot be read now is UNREADABLE and tried again next time.
 
-    Raises RuntimeError when a worker process died.
+    Args:
+        cases: of differing names.
+        config: a stage's recipe; `data.prepared` is where hashes are kept, `data.workers` how many processes read, and
+            of `stage` and `data` counts what decides how a scan is read.
+
+    Raises:
+        RuntimeError: a worker process died.
     """
     cache = Path(config.data.prepared).expanduser() / CACHE
     known = _read_cache(cache)
@@ -82,8 +89,9 @@ def fingerprint(case: Case, config: ConfigDict) -> Fingerprint:
         return Fingerprint(digest.hexdigest(), None)
     except (OSError, MemoryError):
         return Fingerprint(UNREADABLE, None)
-    windowed = kind_of(config.data.modalities) == "ct" and config.stage != "custom"
-    encoded = encode(volume.voxels, kind_of(config.data.modalities)).voxels
+    kind = kind_of(config.data.modalities)
+    windowed = kind == "ct" and not task_of(config.stage).planned
+    encoded = encode(volume.voxels, kind).voxels
     low, high = WINDOW_HU if windowed else INT16
     content = hashlib.sha256(repr(sorted(volume.shape)).encode())
     for channel in range(encoded.shape[-1]):
@@ -132,7 +140,8 @@ def _in_worker(case: Case, recipe: dict) -> Fingerprint:
 
 def _key(case: Case, config: ConfigDict) -> str:
     files = [[os.path.abspath(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files_of(case)]
-    how = [FORMAT, list(config.data.modalities), case.channels, config.data.repair, config.stage == "custom"]
+    planned = task_of(config.stage).planned
+    how = [FORMAT, list(config.data.modalities), case.channels, config.data.repair, planned]
     return hashlib.sha256(json.dumps([files, how]).encode()).hexdigest()
 
 

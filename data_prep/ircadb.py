@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raunet_jax.imaging.dicom import Slice, looks_like_dicom, read_pixels, series_slices
+from raunet_jax.imaging.dicom import Slice, looks_like_dicom, read_pixels, series_slices, unreadable
 from raunet_jax.imaging.grid import GRID_TOLERANCE_MM, Volume, VolumeError
 
 IMAGE, MASKS, WHOLE = "PATIENT_DICOM", "MASKS_DICOM", "patient"
@@ -23,7 +23,7 @@ class Patient(NamedTuple):
     number: int  # N of 3Dircadb1.N
     image: pathlib.Path | None  # the folder of the CT slices
     masks: pathlib.Path | None  # the folder that holds a folder of slices a structure
-    problem: str  # what is wrong and how to mend it; "" when nothing is, or when only the masks were never there
+    problem: str  # what is wrong and how to correct it; "" when nothing is, or when only the masks were never there
 
 
 def find_patients(files: Sequence[pathlib.Path]) -> dict[str, Patient]:
@@ -59,20 +59,21 @@ def read_labels(masks: pathlib.Path, image: pathlib.Path, like: Volume) -> np.nd
     """The labels in folder `masks`: uint8 (z, y, x) on the grid of `like`; 0 neither, 1 liver, 2 tumor of the liver.
 
     Args:
-      masks: a patient's MASKS_DICOM; all its livertumor folders are merged, and where they lie outside the liver the
-        label is tumor all the same.
-      image: the patient's PATIENT_DICOM.
-      like: the scan read from `image`.
+        masks: a patient's MASKS_DICOM; all its livertumor folders are merged, and where they lie outside the liver the
+            label is tumor all the same.
+        image: the patient's PATIENT_DICOM.
+        like: the scan read from `image`.
 
-    Raises VolumeError when there is no liver, when a mask lacks slices or has too many, is of another size than the
-    scan, has other values than 0 and 1 or 0 and 255, or is damaged.
+    Raises:
+        VolumeError: there is no liver; or a mask lacks slices or has too many, is of another size than the scan, has
+            other values than 0 and 1 or 0 and 255, or is damaged.
     """
     subfolders = sorted(path for path in masks.iterdir() if path.is_dir())
     livers = [folder for folder in subfolders if LIVER.fullmatch(folder.name)]
     tumors = [folder for folder in subfolders if TUMOR.fullmatch(folder.name)]
     if not livers:
         there = ", ".join(folder.name for folder in subfolders) or "no folder at all"
-        raise VolumeError(f"{masks}: has no folder liver, but {there}; extract the patient's {MASKS}.zip again.")
+        raise VolumeError(masks, f"has no folder liver, but {there}", f"extract the patient's {MASKS}.zip again")
     slices = series_slices(image)
     labels = np.zeros(like.grid.shape_xyz, np.uint8, order="F")
     for label, folders in ((1, livers), (2, tumors)):
@@ -118,20 +119,24 @@ def _read_mask(folder: pathlib.Path, slices: list[Slice]) -> np.ndarray:
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
             if path.stem.lower() in names:
-                raise VolumeError(f"{path}: not a readable DICOM file ({path.stat().st_size} bytes); copy it again.")
+                raise unreadable(path)
             continue
         data, stored = read_pixels(path)
         if stored.shape != slices[0].shape:
             raise VolumeError(
-                f"{path}: its pixels have shape {stored.shape}, those of {slices[0].path} {slices[0].shape} (rows, "
-                "columns); the mask is of another scan, or was resampled: extract both again."
+                path,
+                f"its pixels have shape {stored.shape}, those of {slices[0].path} {slices[0].shape} (rows, columns): "
+                "the mask is of another scan, or was resampled",
+                "extract both again",
             )
         values |= dict.fromkeys(np.unique(stored).tolist())
         if not any(values.keys() <= allowed for allowed in MASK_VALUES):
             seen = ", ".join(map(str, sorted(values)[:5])) + (", …" if len(values) > 5 else "")
             raise VolumeError(
-                f"{path}: with it the mask has the values {seen} where 0 and 255, or 0 and 1, are expected; it was "
-                "changed or resampled: extract it again."
+                path,
+                f"with it the mask has the values {seen} where 0 and 255, or 0 and 1, are expected: it was changed or "
+                "resampled",
+                "extract it again",
             )
         paths.append(path)
         positions.append(_position(data))
@@ -153,8 +158,10 @@ def _match(
     """For every slice of the scan the index of its file in `paths`.
 
     Positions decide when every file has one that is of a slice of its own; else (masks are derived images, and some
-    writers leave the scan's geometry out) the file names do. Raises VolumeError when a slice has no file, or a file no
-    slice.
+    writers leave the scan's geometry out) the file names do.
+
+    Raises:
+        VolumeError: a slice has no file, or a file no slice.
     """
     places = _places_by_position(positions, slices)
     if places is None:
@@ -164,15 +171,18 @@ def _match(
     for index, (path, place) in enumerate(zip(paths, places, strict=True)):
         if place is None or of_slice.setdefault(place, index) != index:
             raise VolumeError(
-                f"{path}: a mask slice too many: the scan in {slices[0].path.parent} has no slice of its name or "
-                "position that is not taken; remove it, or extract scan and masks again."
+                path,
+                f"a mask slice too many: the scan in {slices[0].path.parent} has no slice of its name or position that "
+                "is not taken",
+                "remove it, or extract scan and masks again",
             )
     missing = [one.path.name for index, one in enumerate(slices) if index not in of_slice]
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise VolumeError(
-            f"{folder}: has no mask for {len(missing)} of the scan's {len(slices)} slices ({shown} of "
-            f"{slices[0].path.parent}); extract the masks again."
+            folder,
+            f"has no mask for {len(missing)} of the scan's {len(slices)} slices ({shown} of {slices[0].path.parent})",
+            "extract the masks again",
         )
     return [of_slice[place] for place in range(len(slices))]
 

@@ -14,6 +14,7 @@ from data_prep.description import read_description
 from raunet_jax.imaging.grid import Grid, VolumeError
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.progress import progress
+from raunet_jax.tasks import task_of
 
 log = logging.getLogger("raunet_jax")
 
@@ -25,13 +26,18 @@ WINDOW_PERCENTILES = (0.5, 99.5)
 
 
 def plan(config: ConfigDict) -> ConfigDict:
-    """The recipe, or a copy with what stage custom leaves open (empty or 0) filled in, and said.
+    """The recipe; of a task that may leave fields open, a copy with those that are empty or 0 filled in, and said.
+
+    Args:
+        config: a stage's recipe, or a cascade's, which leaves nothing open. Filled in are `data.modalities`,
+            `patch_size`, `batch_size`, `data.patches_per_case` and, of CT, `window_hu`.
 
     Raises:
-      DataNotFound: no case. ValueError: a dataset.json that cannot be used, several that differ, or a foreground label
-        that it does not have.
+        DataNotFound: no case.
+        ValueError: a dataset.json that cannot be used, several that differ, or a foreground label that it does not
+            have; no scan can be read, or no voxel is labeled.
     """
-    if config.get("stage") != "custom":
+    if "stage" not in config or not task_of(config.stage).planned:
         return config
     config = config.copy_and_resolve_references()
     with config.ignore_type():
@@ -99,7 +105,7 @@ def _median_grid(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         except Exception as error:  # noqa: BLE001, nibabel raises what a damaged header happens to trip over
             log.warning(f"{path}: not looked at ({error}); --mode=verify says more")
     if not shapes:
-        raise VolumeError(f"{paths[0].parent}: not one scan can be read; --mode=verify says why")
+        raise VolumeError(paths[0].parent, "not one scan can be read", "--mode=verify says why")
     return np.median(shapes, axis=0), np.median(spacings, axis=0)
 
 

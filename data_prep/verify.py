@@ -1,7 +1,6 @@
 """What is wrong with a recipe's data source and patch sets, said in words before hours of training find out."""
 
 import contextlib
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +8,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from data_prep import layouts, patch_dataset
 from data_prep.cases import find_cases, scan_cases
 from data_prep.description import read_description
-from data_prep.faults import REPAIRED, UNUSABLE, WARNING, Finding, check_case
+from data_prep.faults import UNUSABLE, Finding, check_case
 from data_prep.fingerprints import SMALL, files_of, fingerprints
 from data_prep.layouts import Case
 from data_prep.planning import plan
@@ -25,7 +21,6 @@ from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.recipe import stages_of
 
-STYLES = {UNUSABLE: "red", REPAIRED: "yellow", WARNING: "yellow"}
 LITS_NAME = re.compile(r"(?:volume-|liver_)(\d+)", re.IGNORECASE)
 IRCADB_IN_LITS = range(28, 49)
 
@@ -48,8 +43,14 @@ def verify(config: ConfigDict) -> Verified:
     """Read every case of the recipe's source, and every shard of the patch sets that it has.
 
     A cascade's cases are checked for its last stage, its patch sets for all. A bad case is a finding and never stops
-    the others. Nothing below `config.data.root` is changed. Raises DataNotFound when there is not a single case, and
-    ValueError for a source that does not exist or a dataset.json that cannot be used.
+    the others. Nothing below `config.data.root` is changed.
+
+    Args:
+        config: the recipe of a stage or of a cascade.
+
+    Raises:
+        DataNotFound: there is not a single case.
+        ValueError: a source that does not exist or a dataset.json that cannot be used.
     """
     config, unplanned = _planned(config)
     stages = list(stages_of(config).values())
@@ -74,16 +75,6 @@ def verify(config: ConfigDict) -> Verified:
             bar.advance(note=stage.name)
     names = tuple(case.name for case in cases) + tuple(item.name for item in incomplete)
     return Verified(config.name, last.data.source, last.data.root, names, tuple(findings))
-
-
-def main(config: ConfigDict, as_json: bool = False) -> int:
-    """Print the findings to standard output: a table, or where that is no terminal a line each, or JSON.
-
-    Returns the exit status: 1 if any case or patch set is unusable, else 0.
-    """
-    verified = verify(config)
-    (_print_json if as_json else _print_table)(verified)
-    return 1 if any(finding.fatal for finding in verified.findings) else 0
 
 
 def check_patches(stage: ConfigDict) -> list[Finding]:
@@ -117,7 +108,7 @@ def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
     if described and not config.data.modalities:
         with config.ignore_type():
             config.data.modalities = read_description(described[0]).modalities
-    return config, [Finding("recipe", "plan", reason, "mend this first: no training can begin", UNUSABLE)]
+    return config, [Finding("recipe", "plan", reason, "correct this first: no training can begin", UNUSABLE)]
 
 
 def _check_all(cases: Sequence[Case], config: ConfigDict) -> Iterator[tuple[Case, list[Finding]]]:
@@ -194,31 +185,3 @@ def _check_external(
         "without them"
     )
     return [Finding("3DIRCADb", "leak", "; ".join(values), remedy)] if values else []
-
-
-def _print_json(verified: Verified) -> None:
-    cases, unusable = len(verified.cases), len(verified.unusable)
-    counts = {"cases": cases, "usable": cases - unusable, "unusable": unusable}
-    levels = [finding.level for finding in verified.findings]
-    facts = {
-        "recipe": verified.name,
-        "source": verified.source,
-        "root": verified.root,
-        "counts": counts | {"repaired": levels.count(REPAIRED), "warnings": levels.count(WARNING)},
-        "findings": [finding._asdict() for finding in verified.findings],
-    }
-    print(json.dumps(facts, indent=2, allow_nan=False))
-
-
-def _print_table(verified: Verified) -> None:
-    console = Console()
-    if not console.is_terminal:
-        for case, check, value, remedy, level in verified.findings:
-            print(f"{case}: {level}: {check}: {value}; {remedy}")
-    elif verified.findings:
-        table = Table("case", "", "check", "found", "what to do", title=f"{verified.source} data of {verified.name}")
-        for case, check, value, remedy, level in verified.findings:
-            table.add_row(Text(case), Text(level, style=STYLES[level]), *map(Text, (check, value, remedy)))
-        console.print(table)
-    cases, unusable = len(verified.cases), len(verified.unusable)
-    console.print(f"{cases} cases, {cases - unusable} usable, {unusable} unusable", highlight=False)

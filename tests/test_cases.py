@@ -214,6 +214,18 @@ def test_brats_labels_are_merged_to_whole_tumor_and_channels_stacked(tmp_path):
     assert mask.dtype == np.uint8
 
 
+def test_where_labels_are_merged_the_recipe_may_pick_some(tmp_path):
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[1, 2] = (0, 1, 2, 4, 0)
+    for modality in MODALITIES:
+        write_nifti(tmp_path / f"A_{modality}.nii.gz", np.ones((3, 4, 5), np.int16), AFFINE)
+    write_nifti(tmp_path / "A_seg.nii.gz", labels, AFFINE)
+    config = mr(tmp_path)
+    config.data.foreground = (1, 4)
+    _, mask = case_reading.read_case(find_cases(config)[0], config)
+    np.testing.assert_array_equal(mask, (labels == 1) | (labels == 4))
+
+
 def test_a_case_without_mask_reads_as_none(tmp_path):
     write_nifti(tmp_path / "volume-0.nii", np.zeros((3, 4, 5), np.int16), AFFINE)
     config = lits(tmp_path)

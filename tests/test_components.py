@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from raunet_jax.imaging.components import component_sizes, largest_component
+from raunet_jax.imaging.components import component_sizes, components, label_components, largest_component
 
 STRUCTURES = {6: 1, 18: 2, 26: 3}
 
@@ -18,6 +18,38 @@ def test_agrees_with_scipy_labeling(seed, connectivity):
     assert largest.dtype == np.uint8
     kept = np.unique(labels[largest > 0])
     assert kept.size == 1 and largest.sum() == sizes.max() == sizes[kept[0] - 1]
+
+
+@pytest.mark.parametrize("connectivity", [6, 18, 26])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_numbers_of_components_are_scipys_but_for_their_order(seed, connectivity):
+    mask = np.random.default_rng(seed).random((9, 10, 11)) < 0.2
+    expected, total = ndimage.label(mask, ndimage.generate_binary_structure(3, STRUCTURES[connectivity]))
+    numbers, found = label_components(mask.astype(np.uint8) * 3, connectivity)
+    assert found == total == numbers.max()
+    pairs = np.unique(np.stack([expected.ravel(), numbers.ravel()]), axis=1)
+    assert pairs.shape[1] == total + 1 and pairs[:, 0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("connectivity", [6, 26])
+@pytest.mark.parametrize("seed", range(3))
+def test_each_component_comes_with_its_box_voxels_and_centroid(seed, connectivity):
+    mask = np.zeros((14, 15, 16), bool)
+    mask[3:12, 4:14, 2:13] = np.random.default_rng(seed).random((9, 10, 11)) < 0.2
+    labels, total = ndimage.label(mask, ndimage.generate_binary_structure(3, STRUCTURES[connectivity]))
+    found = list(components(mask, connectivity))
+    sizes = [component.voxels for component in found]
+    assert len(found) == total and sizes == sorted(sizes, reverse=True)
+    seen = np.zeros(mask.shape, int)
+    for component in found:
+        (z, y, x), *_ = np.argwhere(component.mask)
+        inside = labels == labels[component.slices][z, y, x]
+        assert component.slices == ndimage.find_objects(inside.astype(int))[0]
+        np.testing.assert_array_equal(component.mask, inside[component.slices])
+        assert component.voxels == inside.sum()
+        np.testing.assert_allclose(component.centroid, ndimage.center_of_mass(inside))
+        seen[component.slices] += component.mask
+    np.testing.assert_array_equal(seen, mask)
 
 
 def test_voxels_that_share_a_corner_are_one_component_by_default():
@@ -36,7 +68,8 @@ def test_different_labels_of_a_mask_belong_to_one_object():
 
 def test_an_empty_mask_has_no_component():
     mask = np.zeros((3, 4, 5), np.uint8)
-    assert component_sizes(mask).tolist() == []
+    assert component_sizes(mask).tolist() == [] == list(components(mask))
+    assert label_components(mask)[1] == 0 and not label_components(mask)[0].any()
     assert not largest_component(mask).any() and largest_component(mask).shape == (3, 4, 5)
 
 

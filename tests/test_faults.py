@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import spleen_task
 from data_prep import faults
 from small_layouts import AFFINE, ALLOWED, LAYOUTS, SHAPE, Folder, labels, path, scan
 
@@ -166,3 +167,25 @@ def test_a_mask_without_the_labels_of_the_recipe(tmp_path):
     case = data.write()
     value = path(case.mask) + r"no voxel is labeled with one of config.data.foreground=\(3,\)"
     data.only(case.name, "mask", "warning", value, "label the case")
+
+
+def test_a_task_of_ones_own_is_checked_like_any_other(tmp_path, monkeypatch):
+    spleen_task.add(monkeypatch)
+    data = Folder("custom", tmp_path)
+    data.config.stage = "spleen"
+    case = data.write()
+    assert data.findings() == ()
+    data.config.data.foreground, data.config.patch_size = (3,), (16, 12, 64)
+    empty, small = data.findings()[::-1]
+    assert empty.value.endswith("no voxel is labeled with one of config.data.foreground=(3,)") and not empty.fatal
+    assert small.value == f"{case.images[0]}: smaller than config.patch_size (x 10 < 16, z 34 < 64 voxels)"
+
+
+def test_a_task_of_ones_own_that_names_its_labels_holds_no_other(tmp_path, monkeypatch):
+    spleen_task.add(monkeypatch, labels=(0, 1), merged=False)
+    data = Folder("custom", tmp_path)
+    data.config.stage = "spleen"
+    case = data.write(mask=labels() * 3)
+    data.only(case.name, "mask", "unusable", path(case.mask) + r"holds the values 3 .* labels \(0, 1\)", "^map its")
+    case = data.write(mask=np.zeros(SHAPE, np.uint8))
+    data.only(case.name, "mask", "unusable", path(case.mask) + "no voxel is labeled$", "^label the spleen, or move")

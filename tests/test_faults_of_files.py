@@ -194,14 +194,14 @@ def test_a_fault_with_a_repair_does_not_end_the_search_for_others(tmp_path, repa
 )
 def test_whatever_a_reader_raises_is_a_finding(data, monkeypatch, error, value, remedy):
     bad, _ = data.write(), data.write(1)
-    read = faults.read_image
+    read = faults.load_image
 
-    def stumble(case, config):
+    def stumble(case, config, repair):
         if case.name == bad.name:
             raise error
-        return read(case, config)
+        return read(case, config, repair)
 
-    monkeypatch.setattr(faults, "read_image", stumble)
+    monkeypatch.setattr(faults, "load_image", stumble)
     data.only(bad.name, "image", "unusable", path(bad.images[0]) + value, remedy)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import ircadb_writer
+import spleen_task
 import tiny_lits
 from data_prep import fingerprints as module
 from data_prep.cases import find_cases, join_copies, split_cases
@@ -129,7 +130,7 @@ def test_taking_a_structure_out_of_a_dicom_case_changes_its_files_and_a_hidden_f
     assert second.files != first.files and second.content == first.content
 
 
-def test_scans_with_nothing_inside_the_liver_window_are_not_taken_for_copies(tmp_path):
+def test_scans_with_nothing_inside_the_liver_window_are_not_taken_for_copies(tmp_path, monkeypatch):
     for number in range(2):
         bone = np.random.default_rng(number).integers(300, 1500, (9, 8, 7))
         write(tmp_path, number, bone, np.eye(4))
@@ -137,6 +138,9 @@ def test_scans_with_nothing_inside_the_liver_window_are_not_taken_for_copies(tmp
     custom = tiny_lits.recipe(tmp_path, tmp_path, "custom")
     first, second = contents(custom).values()
     assert first != second and None not in (first, second)
+    spleen_task.add(monkeypatch)
+    spleen = tiny_lits.recipe(tmp_path, tmp_path / "spleen", "spleen")
+    assert list(contents(spleen).values()) == [first, second]
 
 
 def test_a_file_that_cannot_be_read_now_stops_no_other_and_is_tried_again(tmp_path, monkeypatch):

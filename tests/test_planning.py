@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import spleen_task
 from configs import custom, liver_voi
 from data_prep.planning import PATCH_VOXELS, patch_size, plan
 
@@ -118,4 +119,14 @@ def test_a_window_cannot_be_found_without_a_label(tmp_path):
 
 def test_the_papers_recipes_are_left_as_they_are():
     config = liver_voi.get_config()
+    assert plan(config) is config
+
+
+def test_a_task_of_ones_own_leaves_to_be_planned_what_custom_does(tmp_path, monkeypatch):
+    spleen_task.add(monkeypatch)
+    config = recipe(write_task(tmp_path / "task"))
+    expected = plan(config).to_dict() | {"stage": "spleen"}
+    config.stage = "spleen"
+    assert plan(config).to_dict() == expected and 0 not in expected["patch_size"]
+    spleen_task.add(monkeypatch, planned=False)
     assert plan(config) is config

@@ -1,9 +1,12 @@
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +18,9 @@ from configs import liver
 from data_prep import patch_dataset, verify, workers
 from data_prep.cases import DataNotFound
 from data_prep.faults import check_case
+from raunet_jax.commands import verify as command
+from raunet_jax.commands.request import Request
+from raunet_jax.imaging import volume
 from small_layouts import AFFINE, scan, write
 
 EMPTY = np.zeros(small_layouts.SHAPE, np.uint8)
@@ -32,7 +38,7 @@ def config(root, tmp_path):
 
 def printed(config, capsys, as_json=False):
     capsys.readouterr()
-    status = verify.main(config, as_json)
+    status = command.run(Request(config, None, json=as_json))
     return status, capsys.readouterr().out
 
 
@@ -74,7 +80,7 @@ def test_there_is_a_line_a_finding_and_the_status_is_one(config, root, capsys):
 
 def test_on_a_terminal_it_is_a_table(config, root, capsys, monkeypatch):
     plant(root)
-    monkeypatch.setattr(verify, "Console", functools.partial(verify.Console, force_terminal=True, width=400))
+    monkeypatch.setattr(command, "Console", functools.partial(command.Console, force_terminal=True, width=400))
     status, out = printed(config, capsys)
     (bad,) = [line for line in out.splitlines() if "volume-1 " in line]
     assert status == 1 and "lits data of liver_voi" in out
@@ -114,6 +120,39 @@ def test_warnings_and_repairs_alone_leave_the_status_zero(config, root, capsys):
         "repaired": 1,
         "warnings": 1,
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_repair_is_told_in_full_while_a_bar_is_drawn_on_a_terminal(config, root, monkeypatch, repair):
+    image = scan("lits").astype(np.float32)
+    image[3, 4, 5:8] = np.nan
+    case = write("lits", root, image=image)
+    config.data.repair = repair
+    read = volume.read_nifti
+
+    def slowly(*arguments, **options):
+        time.sleep(0.3)  # longer than from one redrawing of the bar to the next
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(volume, "read_nifti", slowly)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal whatever standard error is put in its place
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    (found,) = verify.verify(config).findings
+    done = f"3 NaN or infinite voxels in slices 5-7 are taken as {np.nanmin(image):g}"
+    remedy = (
+        "replace them or convert the scan again, or have them read as the lowest value (--config.data.repair=True). "
+        f"The repair: {done}"
+    )
+    assert found.value == f"{case.images[0]}: voxel values are NaN or infinite (3 in slices 5-7)"
+    assert found.remedy == (f"nothing: {done} (config.data.repair)" if repair else remedy)
+    assert terminal.getvalue().count("verifying") > 2, "the bar was drawn again and again"
 
 
 def test_no_case_at_all_says_what_was_looked_for(config):

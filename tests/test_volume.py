@@ -1,16 +1,21 @@
 import gzip
 import itertools
 import pathlib
+import pickle
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from raunet_jax.imaging.volume import (
+    Repair,
     VolumeError,
+    load_mask,
+    load_scan,
     read_mask,
     read_modalities,
     read_nifti,
+    read_scan,
     write_map,
     write_mask,
     write_nifti,
@@ -319,17 +324,52 @@ def test_a_mask_off_by_rounding_is_accepted_and_one_of_another_shape_is_not(tmp_
         read_mask(save(tmp_path / "other.nii", np.zeros((4, 5, 5), np.uint8), oblique()), volume)
 
 
-def test_repair_reads_what_is_no_number_as_the_lowest_value_and_says_so(tmp_path, capsys):
+def test_repair_reads_what_is_no_number_as_the_lowest_value_and_tells(tmp_path, capsys):
     values = np.random.default_rng(0).normal(100, 20, SHAPE_XYZ).astype(np.float32)
     holes = values.copy()
     holes[1, 2, 3], holes[0, 0, 0], holes[3, 4, 5] = np.nan, np.inf, -np.inf
     path = save(tmp_path / "a.nii", holes, np.eye(4))
-    with pytest.raises(VolumeError, match=r"NaN or infinite \(3 in slices 0-5\).*config.data.repair=True"):
+    with pytest.raises(VolumeError, match=r"NaN or infinite \(3 in slices 0-5\).*config.data.repair=True") as caught:
         read_nifti(path, "mr")
-    values[1, 2, 3] = values[0, 0, 0] = values[3, 4, 5] = holes[np.isfinite(holes)].min()
-    np.testing.assert_allclose(read_nifti(path, "mr", repair=True).voxels[..., 0], values.transpose(2, 1, 0))
-    said = capsys.readouterr().err
-    assert f"{path}: repaired on reading: 3 NaN or infinite voxels in slices 0-5 are taken as" in said
+    lowest = values[1, 2, 3] = values[0, 0, 0] = values[3, 4, 5] = holes[np.isfinite(holes)].min()
+    volume = read_nifti(path, "mr", repair=True)
+    np.testing.assert_allclose(volume.voxels[..., 0], values.transpose(2, 1, 0))
+    done = f"3 NaN or infinite voxels in slices 0-5 are taken as {lowest:g}"
+    assert volume.repairs == (Repair(path, caught.value.problem, caught.value.remedy, done),)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_good_scan_has_no_repairs(tmp_path):
+    path = save(tmp_path / "a.nii", numbered().astype(np.float32), np.eye(4))
+    for scan in ([path], [path, path]):
+        assert load_scan(scan, "mr", repair=True).repairs == ()
+
+
+def test_every_channel_of_a_file_has_a_repair_of_its_own(tmp_path):
+    values = np.ones((*SHAPE_XYZ, 3), np.float32)
+    values[0, 0, 2, 0] = values[0, 0, 4, 2] = np.nan
+    path = save(tmp_path / "a.nii", values, np.eye(4))
+    done = [f"1 NaN or infinite voxels in slices {z}-{z} are taken as 1" for z in (2, 4)]
+    repairs = read_nifti(path, "mr", channels=(0, 1, 2), repair=True).repairs
+    assert [(repair.path, repair.done) for repair in repairs] == [(path, one) for one in done]
+
+
+def test_reading_a_scan_for_use_says_each_repair_once(tmp_path, capsys):
+    holes = np.ones(SHAPE_XYZ, np.float32)
+    holes[0, 0, 0] = np.nan
+    first = save(tmp_path / "A_t1.nii", holes, np.eye(4))
+    second = save(tmp_path / "A_t2.nii", holes, np.diag([1, 1, 3, 1]))
+    done = "1 NaN or infinite voxels in slices 0-0 are taken as 1"
+    moved = f"its affine is not that of {first}, whose affine is taken instead"
+    volume = read_scan([first, second], "mr", repair=True)
+    assert [(repair.path, repair.done) for repair in volume.repairs] == [(first, done), (second, done), (second, moved)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"{first}: repaired on reading: {done}",
+        f"{second}: repaired on reading: {done}",
+        f"{second}: repaired on reading: {moved}",
+    ]
+    load_scan([first, second], "mr", repair=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_repair_does_not_make_up_a_scan_of_nothing(tmp_path):
@@ -341,22 +381,26 @@ def test_repair_does_not_make_up_a_scan_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     "change", [np.diag([-1, -1, 1, 1]), np.diag([1, 1, 3, 1]), nib.affines.from_matvec(np.eye(3), [9, 0, 7])]
 )
-def test_repair_trusts_the_order_of_a_masks_voxels_over_its_affine_and_says_so(tmp_path, capsys, change):
+def test_repair_trusts_the_order_of_a_masks_voxels_over_its_affine_and_tells(tmp_path, capsys, change):
     volume = read_nifti(save(tmp_path / "scan.nii", numbered(), oblique("LPS")))
     labels = np.random.default_rng(1).integers(0, 3, SHAPE_XYZ).astype(np.uint8)
     right = read_mask(save(tmp_path / "right.nii", labels, oblique("LPS")), volume)
     wrong = save(tmp_path / "wrong.nii", labels, oblique("LPS") @ change)
-    with pytest.raises(VolumeError, match="config.data.repair=True"):
+    with pytest.raises(VolumeError, match="config.data.repair=True") as caught:
         read_mask(wrong, volume)
-    np.testing.assert_array_equal(read_mask(wrong, volume, repair=True), right)
-    assert f"{wrong}: repaired on reading: its affine is not that of scan" in capsys.readouterr().err
+    mask, repairs = load_mask(wrong, volume, repair=True)
+    np.testing.assert_array_equal(mask, right)
+    done = "its affine is not that of scan, whose affine is taken instead"
+    assert repairs == (Repair(wrong, caught.value.problem, caught.value.remedy, done),)
+    assert str(repairs[0]) == f"{wrong}: repaired on reading: {done}"
+    assert capsys.readouterr().err == ""
 
 
 def test_repair_does_not_bend_another_shape(tmp_path):
     volume = read_nifti(save(tmp_path / "scan.nii", numbered(), np.eye(4)))
     path = save(tmp_path / "mask.nii", np.zeros((4, 5, 5), np.uint8), np.eye(4))
     with pytest.raises(VolumeError, match="does not match the shape"):
-        read_mask(path, volume, repair=True)
+        load_mask(path, volume, repair=True)
 
 
 def test_a_modality_whose_affine_is_repaired_lies_like_the_first(tmp_path):
@@ -366,6 +410,18 @@ def test_a_modality_whose_affine_is_repaired_lies_like_the_first(tmp_path):
     second = save(tmp_path / "A_t2.nii", voxels + 1, oblique("RAS"))
     volume = read_modalities([first, second], repair=True)
     np.testing.assert_array_equal(volume.voxels[..., 1], volume.voxels[..., 0] + 1)
+
+
+def test_an_error_tells_file_fault_and_remedy_apart_also_when_it_comes_from_another_process(tmp_path):
+    path = tmp_path / "a; b. C.nii"
+    path.write_text("<html>")
+    with pytest.raises(VolumeError) as caught:
+        read_nifti(path)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert type(error) is VolumeError and error.path == path
+        assert error.problem == "not a NIfTI file (it begins with b'<html>', 6 bytes)"
+        assert error.remedy == "convert the scan to .nii or .nii.gz, or give the folder of its DICOM series"
+        assert str(error) == f"{path}: {error.problem}; {error.remedy}."
 
 
 def test_what_cannot_be_a_mask_of_the_volume_is_not_written(tmp_path):

@@ -1,22 +1,60 @@
 """Connected components of 3D masks."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import cc3d
 import numpy as np
 
 from raunet_jax.imaging.geometry import bounding_box
 
 
-def component_sizes(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:
-    """Return the voxel counts of the mask's components, largest first.
+class Component(NamedTuple):
+    """One connected component of a mask (z, y, x)."""
+
+    slices: tuple[slice, slice, slice]  # of the smallest box around it, in the whole mask
+    mask: np.ndarray  # (z, y, x) bool of that box
+    voxels: int
+    centroid: np.ndarray  # (3,) float64: mean index (z, y, x) of its voxels
+
+
+def components(mask: np.ndarray, connectivity: int = 26) -> Iterator[Component]:
+    """Yield the components of `mask` (z, y, x), non-zero where the object is: the largest first, of equal ones the
+    first in the order of `label_components`.
 
     Args:
-        mask: (z, y, x), non-zero where the object is.
         connectivity: 6 (faces), 18 (faces and edges) or 26 (faces, edges and corners).
     """
     box = bounding_box(mask)
     if box is None:
+        return
+    numbers, total = label_components(mask[box.slices], connectivity)
+    measured = cc3d.statistics(numbers)
+    voxels = measured["voxel_counts"].astype(np.int64)
+    for number in sorted(range(1, total + 1), key=lambda number: -voxels[number]):
+        crop = measured["bounding_boxes"][number]
+        slices = tuple(slice(part.start + at, part.stop + at) for part, at in zip(crop, box.start, strict=True))
+        centroid = measured["centroids"][number] + box.start
+        yield Component(slices, numbers[crop] == number, int(voxels[number]), centroid)
+
+
+def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarray, int]:
+    """Number the components of `mask` (z, y, x), non-zero where the object is, from 1.
+
+    Returns:
+        (z, y, x) unsigned, 0 outside of the object; and how many components there are.
+    """
+    foreground = np.ascontiguousarray(mask != 0)
+    return cc3d.connected_components(foreground, connectivity=connectivity, binary_image=True, return_N=True)
+
+
+def component_sizes(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:
+    """Return the voxel counts of the components of `mask` (z, y, x), largest first."""
+    box = bounding_box(mask)
+    if box is None:
         return np.zeros(0, np.int64)
-    return np.sort(_counts(_components(mask[box.slices], connectivity))[1:])[::-1]
+    numbers, _ = label_components(mask[box.slices], connectivity)
+    return np.sort(_count(numbers)[1:])[::-1]
 
 
 def largest_component(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:
@@ -33,16 +71,12 @@ def largest_and_sizes(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndar
     box = bounding_box(mask)
     if box is None:
         return largest, np.zeros(0, np.int64)
-    components = _components(mask[box.slices], connectivity)
-    sizes = _counts(components)
+    numbers, _ = label_components(mask[box.slices], connectivity)
+    sizes = _count(numbers)
     sizes[0] = 0
-    largest[box.slices] = components == sizes.argmax()
+    largest[box.slices] = numbers == sizes.argmax()
     return largest, np.sort(sizes[1:])[::-1]
 
 
-def _components(mask: np.ndarray, connectivity: int) -> np.ndarray:
-    return cc3d.connected_components(np.ascontiguousarray(mask != 0), connectivity=connectivity, binary_image=True)
-
-
-def _counts(components: np.ndarray) -> np.ndarray:
-    return cc3d.statistics(components, no_slice_conversion=True)["voxel_counts"].astype(np.int64)
+def _count(numbers: np.ndarray) -> np.ndarray:
+    return cc3d.statistics(numbers, no_slice_conversion=True)["voxel_counts"].astype(np.int64)

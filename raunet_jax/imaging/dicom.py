@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -11,9 +10,8 @@ import numpy as np
 import pydicom
 from pydicom.uid import ImplicitVRLittleEndian
 
-from raunet_jax.imaging.grid import Grid, Volume, VolumeError, check_affine
+from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError, check_affine
 
-Path = str | os.PathLike
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts toward left and back, NIfTI toward right and front
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -59,8 +57,9 @@ def read_dicom_series(folder: Path) -> Volume:
 
     Slices are ordered by their position along the slice normal. Files that are no image slice (reports, structure
     sets, localizers, other files) are passed over. The grid's axes are (column, row, slice); a tilted gantry shears it.
-    Raises VolumeError when slices are missing, doubled, unevenly spaced or of several series, are no CT, or cannot be
-    decoded.
+
+    Raises:
+        VolumeError: slices are missing, doubled, unevenly spaced or of several series, are no CT, or cannot be decoded.
     """
     folder = pathlib.Path(folder)
     slices = series_slices(folder)
@@ -77,7 +76,8 @@ def read_dicom_series(folder: Path) -> Volume:
 def series_slices(folder: Path) -> list[Slice]:
     """The slices of the one CT series in `folder`, in the order of the third axis of its grid; no pixel is read.
 
-    Raises VolumeError when there is none, when they are of several series, of several sizes, or no CT.
+    Raises:
+        VolumeError: there is none, they are of several series or several sizes, or are no CT.
     """
     folder = pathlib.Path(folder)
     slices = _find_slices(folder)
@@ -88,7 +88,11 @@ def series_slices(folder: Path) -> list[Slice]:
 
 @_quiet()
 def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
-    """One file's elements, and its pixels (rows, columns) as stored. Raises VolumeError when they cannot be decoded."""
+    """One file's elements, and its pixels (rows, columns) as stored.
+
+    Raises:
+        VolumeError: they cannot be decoded.
+    """
     data = _read(path)
     if getattr(data, "file_meta", None) is None or "TransferSyntaxUID" not in data.file_meta:
         data.ensure_file_meta()
@@ -97,8 +101,9 @@ def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
         return data, data.pixel_array
     except Exception as error:  # each decoder raises its own kind
         raise VolumeError(
-            f"{path}: its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: "
-            f"{error}); copy the file again if it is cut short, else decompress it (gdcmconv --raw)."
+            path,
+            f"its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: {error})",
+            "copy the file again if it is cut short, else decompress it (gdcmconv --raw)",
         ) from error
 
 
@@ -110,14 +115,19 @@ def looks_like_dicom(path: pathlib.Path) -> bool:
     return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
+def unreadable(path: pathlib.Path) -> VolumeError:
+    """What to raise for a file that should be DICOM, by its name, and does not begin as DICOM does."""
+    return VolumeError(path, f"not a readable DICOM file ({path.stat().st_size} bytes)", "copy it again")
+
+
 def _find_slices(folder: pathlib.Path) -> list[Slice]:
     if not folder.is_dir():
-        raise VolumeError(f"{folder}: not a folder; give the folder that holds the files of one DICOM series.")
+        raise VolumeError(folder, "not a folder", "give the folder that holds the files of one DICOM series")
     slices, unplaced = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
-                raise VolumeError(f"{path}: not a readable DICOM file ({path.stat().st_size} bytes); copy it again.")
+                raise unreadable(path)
             continue
         data = _read(path, stop_before_pixels=True)
         if "Rows" not in data or "LOCALIZER" in (data.get("ImageType") or ()):
@@ -131,10 +141,10 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
         hint = " (images without a position)" if unplaced else ""
         if frames:
             hint = f" ({frames[0]} is a multi-frame file: convert it to NIfTI with dcm2niix)"
-        raise VolumeError(f"{folder}: holds no CT slice{hint}; give the folder that holds the files of one series.")
+        raise VolumeError(folder, f"holds no CT slice{hint}", "give the folder that holds the files of one series")
     for path, series, _ in unplaced:
         if series == slices[0].series:
-            raise VolumeError(f"{path}: a slice of the series without ImagePositionPatient; export the series again.")
+            raise VolumeError(path, "a slice of the series without ImagePositionPatient", "export the series again")
     return slices
 
 
@@ -142,7 +152,7 @@ def _read(path: pathlib.Path, **options) -> pydicom.Dataset:
     try:
         return pydicom.dcmread(path, force=True, **options)
     except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
-        raise VolumeError(f"{path}: damaged DICOM file ({error}); copy it again.") from error
+        raise VolumeError(path, f"damaged DICOM file ({error})", "copy it again") from error
 
 
 def _describe(data: pydicom.Dataset, path: pathlib.Path) -> Slice:
@@ -160,7 +170,8 @@ def _describe(data: pydicom.Dataset, path: pathlib.Path) -> Slice:
             thickness=abs(float(thickness)) if thickness else None,
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise VolumeError(f"{path}: its position or size cannot be read ({error}); export the series again.") from error
+        problem = f"its position or size cannot be read ({error})"
+        raise VolumeError(path, problem, "export the series again") from error
 
 
 def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
@@ -173,17 +184,19 @@ def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
             f"{len(group)} slices, such as {group[0].path.name})"
             for uid, group in by_series.items()
         )
-        raise VolumeError(
-            f"{folder}: holds {len(by_series)} series: {listed}. Put each series into a folder of its own."
-        )
+        problem = f"holds {len(by_series)} series: {listed}"
+        raise VolumeError(folder, problem, "put each series into a folder of its own")
     first = slices[0]
     for one in slices:
         if one.modality != "CT":
-            raise VolumeError(f"{one.path}: its modality is {one.modality}, not CT; intensities would not be HU.")
+            problem = f"its modality is {one.modality}, not CT, so its intensities are not HU"
+            raise VolumeError(one.path, problem, "give the folder of a CT series")
         if not np.allclose(one.orientation @ one.orientation.T, np.eye(2), atol=1e-3) or one.spacing.min() <= 0:
             raise VolumeError(
-                f"{one.path}: ImageOrientationPatient {one.orientation.ravel().tolist()} or PixelSpacing "
-                f"{one.spacing.tolist()} describes no pixel grid; export the series again."
+                one.path,
+                f"ImageOrientationPatient {one.orientation.ravel().tolist()} or PixelSpacing {one.spacing.tolist()} "
+                "describes no pixel grid",
+                "export the series again",
             )
         for what, same in (
             ("size", one.shape == first.shape),
@@ -192,8 +205,9 @@ def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
         ):
             if not same:
                 raise VolumeError(
-                    f"{one.path}: its {what} differs from that of {first.path.name}; "
-                    "keep only slices of one reconstruction in the folder."
+                    one.path,
+                    f"its {what} differs from that of {first.path.name}",
+                    "keep only slices of one reconstruction in the folder",
                 )
 
 
@@ -202,7 +216,7 @@ def _affine(slices: list[Slice], folder: pathlib.Path) -> np.ndarray:
     first, last = slices[0], slices[-1]
     if len(slices) == 1:
         if first.thickness is None:
-            raise VolumeError(f"{first.path}: a single slice without SliceThickness has no extent; export it again.")
+            raise VolumeError(first.path, "a single slice without SliceThickness has no extent", "export it again")
         step = first.normal * first.thickness
     else:
         _check_spacing(slices, folder)
@@ -211,8 +225,10 @@ def _affine(slices: list[Slice], folder: pathlib.Path) -> np.ndarray:
             off = np.linalg.norm(first.position + index * step - one.position)
             if off > 0.5 + 0.1 * np.linalg.norm(step):
                 raise VolumeError(
-                    f"{one.path}: its position {one.position.tolist()} lies {off:.2f} mm off the line of the others; "
-                    "the table or field of view moved: reconstruct the series again or resample it to NIfTI."
+                    one.path,
+                    f"its position {one.position.tolist()} lies {off:.2f} mm off the line of the others: the table or "
+                    "field of view moved",
+                    "reconstruct the series again or resample it to NIfTI",
                 )
     between_rows, between_columns = first.spacing
     affine = np.eye(4)
@@ -229,8 +245,10 @@ def _check_spacing(slices: list[Slice], folder: pathlib.Path) -> None:
     steps = np.diff(places)
     for index in np.flatnonzero(steps < 1e-3)[:1]:
         raise VolumeError(
-            f"{folder}: {slices[index].path.name} and {slices[index + 1].path.name} lie at the same position "
-            f"{places[index]:.2f} mm along the slice normal; a copy or a second phase is mixed in: remove it."
+            folder,
+            f"{slices[index].path.name} and {slices[index + 1].path.name} lie at the same position "
+            f"{places[index]:.2f} mm along the slice normal: a copy or a second phase is mixed in",
+            "remove it",
         )
     # where slices are missing every step is a multiple of the true one, which need not be the commonest
     usual = float(steps.min())
@@ -248,8 +266,9 @@ def _check_spacing(slices: list[Slice], folder: pathlib.Path) -> None:
     if gaps:
         shown = "; ".join(gaps[:5]) + ("; …" if len(gaps) > 5 else "")
         raise VolumeError(
-            f"{folder}: slices are missing or unevenly spaced: {len(slices)} slices, usual spacing {usual:.2f} mm, but "
-            f"{shown}. Export the whole series again, or resample it to NIfTI."
+            folder,
+            f"slices are missing or unevenly spaced: {len(slices)} slices, usual spacing {usual:.2f} mm, but {shown}",
+            "export the whole series again, or resample it to NIfTI",
         )
 
 
@@ -264,9 +283,10 @@ def _hounsfield(one: Slice) -> np.ndarray:
     try:
         slope, intercept = _number(data, "RescaleSlope", 1.0), _number(data, "RescaleIntercept", 0.0)
     except (ValueError, TypeError) as error:
-        raise VolumeError(f"{one.path}: its rescaling to HU cannot be read ({error}); export it again.") from error
+        raise VolumeError(one.path, f"its rescaling to HU cannot be read ({error})", "export it again") from error
     if stored.shape != one.shape:
-        raise VolumeError(f"{one.path}: its pixels have shape {stored.shape} where {one.shape} is expected.")
+        problem = f"its pixels have shape {stored.shape} where {one.shape} is expected"
+        raise VolumeError(one.path, problem, "export it again")
     return np.clip(np.rint(stored * slope + intercept), -32768, 32767).astype(np.int16)
 
 

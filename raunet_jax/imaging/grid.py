@@ -6,6 +6,8 @@ going there and back only permutes and flips axes.
 """
 
 import dataclasses
+import os
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +18,36 @@ RAS = axcodes2ornt(("R", "A", "S"))
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # the low bits of NIfTI's xyzt_units: m, micron; all else means mm
 
 
+Path = str | os.PathLike
+
+
 class VolumeError(ValueError):
-    """A file cannot be used as a scan or mask; the message names the file, the value and, at its end, the remedy."""
+    """A file cannot be used as a scan or mask.
+
+    Attributes:
+        path: the file or folder.
+        problem: what is wrong with it, and the value that shows it; may be of several lines.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, path: Path, problem: str, remedy: str):
+        super().__init__(path, problem, remedy)  # all of them, as pickle makes the error anew from its arguments
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; {self.remedy}."
+
+
+class Repair(NamedTuple):
+    """A fault of a file that was read as it was meant all the same."""
+
+    path: Path
+    problem: str  # these three as in the VolumeError that is raised where nothing may be repaired
+    remedy: str
+    done: str  # what was read in its place
+
+    def __str__(self) -> str:
+        return f"{self.path}: repaired on reading: {self.done}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,12 +83,13 @@ class Grid:
         return np.ascontiguousarray(apply_orientation(values, io_orientation(self.affine)).transpose(2, 1, 0))
 
     def from_canonical(self, values: np.ndarray) -> np.ndarray:
-        """Undo `to_canonical` exactly: (z, y, x) -> the file's own shape and axis order."""
+        """Undo `to_canonical` exactly: (z, y, x) -> the file's own shape and axis order.
+
+        Raises:
+            ValueError: the array is of another shape than the scan.
+        """
         if values.shape != self.canonical_shape:
-            raise VolumeError(
-                f"an array of shape {values.shape} (z, y, x) is not of a scan of shape {self.canonical_shape}: "
-                "write results with the volume that they were computed from"
-            )
+            raise ValueError(f"an array of shape {values.shape} (z, y, x) is not of a scan of {self.canonical_shape}")
         return apply_orientation(values.transpose(2, 1, 0), ornt_transform(RAS, io_orientation(self.affine)))
 
 
@@ -70,6 +101,7 @@ class Volume:
     affine: np.ndarray  # (4, 4): canonical index (x, y, z, 1) -> scanner coordinates in mm, RAS+
     grid: Grid  # of the file, for the way back
     name: str
+    repairs: tuple[Repair, ...] = ()  # what was read otherwise than it is stored
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,33 +114,36 @@ class Volume:
         return tuple(float(spacing) for spacing in nib.affines.voxel_sizes(self.affine)[::-1])
 
 
-def check_affine(affine: np.ndarray, name) -> None:
-    """Raise VolumeError unless `affine` (4, 4) maps voxels to three independent directions."""
+def check_affine(affine: np.ndarray, name: Path) -> None:
+    """Raise VolumeError unless `affine` (4, 4) of file `name` maps voxels to three independent directions."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or sizes.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
         raise VolumeError(
-            f"{name}: its affine is singular, so the voxels have no place in space:\n{_text(affine)};\n"
-            "repair the header's qform/sform (for example from the original DICOM series with dcm2niix)."
+            name,
+            f"its affine is singular, so the voxels have no place in space:\n{_text(affine)}",
+            "repair the header's qform/sform (for example from the original DICOM series with dcm2niix)",
         )
 
 
-def check_same_grid(grid: Grid, name, like: Grid, like_name) -> None:
+def check_same_grid(grid: Grid, name: Path, like: Grid, like_name: Path) -> None:
     """Raise VolumeError unless both grids hold the same voxels in space; another storage order is the same grid."""
     if grid.canonical_shape != like.canonical_shape:
         raise VolumeError(
-            f"{name}: its shape {grid.shape_xyz} does not match the shape {like.shape_xyz} of {like_name}: "
-            "the two are not of the same scan, or one was cropped or resampled; pair or resample them again."
+            name,
+            f"its shape {grid.shape_xyz} does not match the shape {like.shape_xyz} of {like_name}: the two are not of "
+            "the same scan, or one was cropped or resampled",
+            "pair or resample them again",
         )
     apart = np.linalg.norm(_corners(grid) - _corners(like), axis=1).max()
     if apart <= GRID_TOLERANCE_MM:
         return
     raise VolumeError(
-        f"{name}: its affine puts the voxels up to {apart:.1f} mm away from those of {like_name} (tolerance "
-        f"{GRID_TOLERANCE_MM} mm)"
-        f"{_difference(grid, like)}\naffine of {name}:\n{_text(grid.affine)}\n"
-        f"affine of {like_name}:\n{_text(like.affine)};\n"
+        name,
+        f"its affine puts the voxels up to {apart:.1f} mm away from those of {like_name} (tolerance "
+        f"{GRID_TOLERANCE_MM} mm){_difference(grid, like)}\naffine of {name}:\n{_text(grid.affine)}\n"
+        f"affine of {like_name}:\n{_text(like.affine)}",
         "look at both in a viewer, find out which header is wrong, and give that file the other's affine, or, where "
-        "voxels lie alike in both files, have them read so (--config.data.repair=True)."
+        "voxels lie alike in both files, have them read so (--config.data.repair=True)",
     )
 
 

@@ -17,8 +17,8 @@ class Encoded(NamedTuple):
     """A volume as it is stored: `normalize(*encoded)` is what the network is given."""
 
     voxels: np.ndarray  # (z, y, x, channel) int16
-    low: np.ndarray  # (channel,) float32: what becomes 0
-    high: np.ndarray  # (channel,) float32: what becomes 1
+    low: np.ndarray  # (channel,) float32: lower bound, mapped to 0
+    high: np.ndarray  # (channel,) float32: upper bound, mapped to 1
 
 
 def kind_of(modalities: Sequence[str]) -> str:

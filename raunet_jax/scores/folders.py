@@ -129,7 +129,7 @@ def _read_pair(
         image = nib.load(reference)
         grid = Grid(tuple(image.shape[:3]), image.affine, image.header)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
-        raise VolumeError(f"{reference}: cannot be read as NIfTI ({error}); copy or convert it again") from error
+        raise VolumeError(reference, f"cannot be read as NIfTI ({error})", "copy or convert it again") from error
     like = Volume(np.empty((0, 0, 0, 0)), grid.affine, grid, str(reference))
     # The reference first: what is wrong with it must not be blamed on the prediction.
     theirs, spacing_mm = as_stored(_read_labels(reference, like, labels, foreground), grid)
