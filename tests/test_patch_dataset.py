@@ -252,7 +252,7 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
         import sys
         import tiny_lits
         from data_prep import patch_dataset
-        from raunet_jax import batches
+        from raunet_jax.training import batches
 
         if __name__ == "__main__":
             config = tiny_lits.recipe(sys.argv[1], sys.argv[2], cases=3)

@@ -9,12 +9,11 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 
-import cc3d
 import nibabel as nib
 import numpy as np
 
 from raunet_jax import files
-from raunet_jax.imaging.geometry import bounding_box
+from raunet_jax.imaging.components import components
 from raunet_jax.inference.cascade import Segmentation
 from raunet_jax.tasks import stage_of
 
@@ -68,29 +67,20 @@ def tabulate(
         no map, or one fold only. With `other` also `matched`, whether any voxel lies in it, and `overlap`, the share of
         the lesion's voxels that do.
     """
-    box = bounding_box(mask)
-    if box is None:
-        return []
-    lesions = cc3d.connected_components(np.ascontiguousarray(mask[box.slices] != 0), connectivity=26, binary_image=True)
-    measured = cc3d.statistics(lesions)
-    counts = measured["voxel_counts"].astype(np.int64)
     voxel_mm3 = voxel_volume_mm3(affine)
     rows = []
-    for number in sorted(range(1, counts.size), key=lambda number: -counts[number]):
-        crop = measured["bounding_boxes"][number]
-        lesion = lesions[crop] == number
-        where = tuple(slice(part.start + at, part.stop + at) for part, at in zip(crop, box.start, strict=True))
-        centroid_zyx = measured["centroids"][number] + box.start
+    for lesion in components(mask):
+        where, inside = lesion.slices, lesion.mask
         row = {
-            "volume_mm3": _rounded(counts[number] * voxel_mm3),
-            "diameter_mm": _rounded(diameter_mm(lesion, affine)),
-            "centroid_mm": [_rounded(mm) for mm in nib.affines.apply_affine(affine, centroid_zyx[::-1])],
-            "mean_probability": None if probability is None else _mean(probability[where][lesion]),
-            "agreement": None if votes is None or folds < 2 else _mean(votes[where][lesion] / folds),
+            "volume_mm3": _rounded(lesion.voxels * voxel_mm3),
+            "diameter_mm": _rounded(diameter_mm(inside, affine)),
+            "centroid_mm": [_rounded(mm) for mm in nib.affines.apply_affine(affine, lesion.centroid[::-1])],
+            "mean_probability": None if probability is None else _mean(probability[where][inside]),
+            "agreement": None if votes is None or folds < 2 else _mean(votes[where][inside] / folds),
         }
         if other is not None:
-            inside = other[where][lesion] != 0
-            row |= {"matched": bool(inside.any()), "overlap": _mean(inside)}
+            overlap = other[where][inside] != 0
+            row |= {"matched": bool(overlap.any()), "overlap": _mean(overlap)}
         rows.append(row)
     return rows
 

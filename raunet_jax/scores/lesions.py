@@ -15,9 +15,9 @@ without them stand beside (`detected_corrected`, `true_...`):
 
 from typing import NamedTuple
 
-import cc3d
 import numpy as np
 
+from raunet_jax.imaging.components import label_components
 from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.overlap import Counts, dice, jaccard, rvd, voe
 from raunet_jax.scores.surface import surface_scores
@@ -117,8 +117,7 @@ def _number(mask: np.ndarray) -> _Lesions:
     """Number the 6-connected components of a (z, y, x) mask from 1, as the raster order of (x, y, z) meets them."""
     from scipy import ndimage  # slow to import
 
-    mask = np.ascontiguousarray(mask)
-    numbers, total = cc3d.connected_components(mask, connectivity=6, binary_image=True, return_N=True)
+    numbers, total = label_components(mask, connectivity=6)
     inside = np.flatnonzero(mask)
     z, y, x = np.unravel_index(inside, mask.shape)
     lesion_of = numbers.ravel()[inside]
