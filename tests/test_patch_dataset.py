@@ -252,7 +252,7 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
         import sys
         import tiny_lits
         from data_prep import patch_dataset
-        from raunet_jax import batches
+        from raunet_jax.training import batches
 
         if __name__ == "__main__":
             config = tiny_lits.recipe(sys.argv[1], sys.argv[2], cases=3)
@@ -266,12 +266,30 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
     assert done.stdout == ""  # kept for results
 
 
-def test_a_builder_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkeypatch):
+def test_a_build_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    patch_dataset.RaunetPatches(tiny_lits.recipe(lits, tmp_path), [], {}, tmp_path, tmp_path, "key")
+    patch_dataset.prepare(tiny_lits.recipe(lits, tmp_path, cases=2))
     assert list(temporary.iterdir()) == []
+
+
+def test_a_set_killed_while_it_was_put_together_is_put_together_again(lits, built, tmp_path, monkeypatch):
+    config = tiny_lits.recipe(lits, tmp_path)
+    write_metadata = tfds.folder_dataset.write_metadata
+
+    def killed(**arguments):
+        write_metadata(**arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfds.folder_dataset, "write_metadata", killed)
+    with pytest.raises(KeyboardInterrupt):
+        patch_dataset.prepare(config)
+    target = patch_dataset.folder(config)
+    assert not target.exists() and list(target.parent.glob("incomplete.*"))
+    monkeypatch.undo()
+    assert files_of(patch_dataset.prepare(config).folder) == files_of(built[1].folder)
+    assert sorted(path.name for path in target.parent.iterdir()) == [".lock", "1.0.0"]
 
 
 def test_the_key_follows_what_decides_the_bytes_and_nothing_else(lits, tmp_path):

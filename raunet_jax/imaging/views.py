@@ -12,8 +12,8 @@ FOREGROUND = {name: tasks.stage_of(name).foreground for name in tasks.stage_name
 def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, config: ConfigDict) -> View:
     """The view that `stage` has of a volume.
 
-    Its row in `tasks` says which: the whole volume, or the liver's box with `config.box_margin` voxels around it; either
-    at the scan's own resolution, or resized in plane to the patch, slices untouched.
+    Its row in `tasks` says which: the whole volume, or the liver's box with `config.box_margin` voxels around it;
+    either at the scan's own resolution, or resized in plane to the patch, slices untouched.
 
     Args:
         stage: name of a stage in `tasks.TASKS`.
