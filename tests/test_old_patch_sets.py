@@ -95,7 +95,8 @@ def records_sha256(shard: Path) -> str:
 
 
 @pytest.mark.parametrize("stage", ["coarse", "voi", "tumor", "brain"])
-def test_folder_and_records_are_those_of_earlier_versions(stage, tmp_path):
+def test_folder_and_records_are_those_of_earlier_versions(stage, tmp_path, monkeypatch):
+    tiny_lits.cut_here(monkeypatch)
     config = recipe(stage, write_scans(tmp_path / "scans", stage == "brain"), tmp_path / "prepared")
     patch_set = patch_dataset.prepare(config)
     assert str(patch_set.folder.relative_to(tmp_path / "prepared")) == FOLDERS[stage]
@@ -108,7 +109,8 @@ def test_folder_and_records_are_those_of_earlier_versions(stage, tmp_path):
     assert found == expected
 
 
-def test_a_set_that_an_earlier_version_described_is_read(tmp_path):
+def test_a_set_that_an_earlier_version_described_is_read(tmp_path, monkeypatch):
+    tiny_lits.cut_here(monkeypatch)
     config = recipe("tumor", write_scans(tmp_path / "scans", brain=False), tmp_path / "prepared")
     new = patch_dataset.prepare(config)
     info = new.folder / "dataset_info.json"

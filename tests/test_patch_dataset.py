@@ -1,6 +1,4 @@
 import collections
-import concurrent.futures
-import contextlib
 import functools
 import json
 import os
@@ -354,15 +352,7 @@ def test_a_case_that_fails_for_lack_of_memory_is_tried_again_and_the_others_are_
             raise MemoryError
         yield from real(config, job)
 
-    class Here:
-        """A pool of no processes, so that the fault can be planted."""
-
-        def submit(self, function, *arguments):
-            future = concurrent.futures.Future()
-            future.set_result(function(*arguments))
-            return future
-
-    monkeypatch.setattr(cutting, "workers", lambda config, jobs: contextlib.nullcontext(Here()))
+    tiny_lits.cut_here(monkeypatch)
     monkeypatch.setattr(cutting, "records", out_of_memory)
     with pytest.raises(cutting.PatchSetError, match="volume-2: MemoryError. The other cases are cut and kept"):
         patch_dataset.prepare(config)
