@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from fractions import Fraction
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ import tensorflow_datasets as tfds
 import tiny_lits
 from data_prep import cutting, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
+from raunet_jax import tasks
 from raunet_jax.imaging.geometry import Box
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -226,6 +228,32 @@ def test_head_scans_keep_their_modalities_and_merge_their_labels(tmp_path):
     for record in records_of(patch_set.folder, "fold_0+fold_1"):
         assert record["image"].shape == (8, 8, 8, 2) and set(np.unique(record["mask"])) == {0, 1}
         assert record["low"].tolist() == [0, 0] and record["high"].tolist() == [32767, 32767]
+
+
+@pytest.mark.parametrize("single_model", [False, True])
+def test_a_new_task_is_a_row_of_the_table_and_a_recipe(lits, tmp_path, monkeypatch, single_model):
+    """Of whole volumes and any label: patches around foreground, at the scan's own resolution."""
+    row = tasks.Stage("spleen", "spleen", 1, "volume", False, "centered", Fraction(3), single_model=single_model)
+    spleen = tasks.Task(
+        {"spleen": tasks.Structure(1, "#ffffff")}, None, "custom", {"spleen": row}, merged=True, planned=True
+    )
+    monkeypatch.setitem(tasks.TASKS, "spleen", spleen)
+    tiny_lits.cut_here(monkeypatch)
+    config = tiny_lits.recipe(lits, tmp_path, "spleen", patches_per_case=0, foreground_fraction=1.0)
+    patch_set = patch_dataset.prepare(config)
+    splits = {"train", "validation"} if single_model else {"fold_0", "fold_1"}
+    assert set(patch_set.counts) == splits == set(patch_set.split) - {"test"}
+    assert sum(patch_set.counts.values()) == 3 * tiny_lits.CASES
+    for record in records_of(patch_set.folder, "+".join(splits)):
+        number = record["case"].decode().removeprefix("volume-")
+        window = tuple(slice(o, o + n) for o, n in zip(record["origin"], (8, 16, 16), strict=True))
+        hu, labels = (tiny_lits.read_zyx(lits / f"{kind}-{number}.nii.gz") for kind in ("volume", "segmentation"))
+        np.testing.assert_array_equal(record["image"][..., 0], hu[window])
+        np.testing.assert_array_equal(record["mask"][..., 0], labels[window] > 0)
+        assert record["mask"].any()
+
+    config.data.foreground = (1,)
+    assert patch_dataset.folder(config) != patch_set.folder
 
 
 def test_two_builders_of_one_set_build_it_once(lits, tmp_path, monkeypatch):
