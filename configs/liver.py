@@ -10,23 +10,22 @@ from ml_collections import ConfigDict
 
 from configs import common, liver_coarse, liver_tumor, liver_voi
 
-SHARED = "source root prepared repair on_leak cases test_cases folds validation_share workers phantom_size".split()
+OF_A_STAGE = ("modalities", "patches_per_case", "foreground_fraction", "foreground")  # every other data field is shared
 
 
-def get_config(argument: str = ""):
+def get_config(argument: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name = "liver_strong" if argument else "liver"  # another argument is refused by the stages
     shared = common.get_config()
     for field in ("seed", "data", "precision"):
         config[field] = shared[field]
     with config.data.unlocked():
-        for field in ("modalities", "patches_per_case", "foreground_fraction", "foreground"):
-            del config.data[field]  # these belong to a stage
+        for field in OF_A_STAGE:
+            del config.data[field]
     config.folds_at_once = shared.folds_at_once
     config.folds = (0, 1, 2, 3, 4)  # of stages voi and tumor; stage coarse is a single model
-    config.liver_source = (
-        "predicted"  # predicted: stage 3 trains on the boxes it will meet in use; or reference, as the paper
-    )
+    # predicted: stage 3 trains on the boxes that it will meet in use; reference: as in the paper
+    config.liver_source = "predicted"
 
     config.stages = ConfigDict()
     for name, stage_recipe in (("coarse", liver_coarse), ("voi", liver_voi), ("tumor", liver_tumor)):
@@ -34,7 +33,7 @@ def get_config(argument: str = ""):
         # References: what is set on the cascade, also on the command line, is read by every stage.
         stage.seed = config.get_ref("seed")
         stage.precision = config.get_ref("precision")
-        for field in SHARED:
+        for field in config.data:
             stage.data[field] = config.data.get_ref(field)
         if name != "coarse":
             stage.folds = config.get_ref("folds")

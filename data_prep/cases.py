@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from data_prep import ircadb, layouts, phantom
 from data_prep.layouts import Case, Incomplete
+from raunet_jax import tasks
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Repair, Volume, load_mask, load_scan, log_repairs
 from raunet_jax.names import natural
@@ -27,7 +28,7 @@ class DataNotFound(FileNotFoundError):
 
 class Split(NamedTuple):
     test: tuple[Case, ...]
-    folds: tuple[tuple[Case, ...], ...]  # of stage coarse: (train, validation)
+    folds: tuple[tuple[Case, ...], ...]  # of a stage with a single model: (train, validation)
 
 
 def phantom_folder(config: ConfigDict) -> pathlib.Path:
@@ -47,11 +48,15 @@ def find_cases(config: ConfigDict, need_masks: bool = True) -> list[Case]:
 
 
 def usable_cases(config: ConfigDict, need_masks: bool = True) -> tuple[list[Case], list[Incomplete]]:
-    """The usable cases of the recipe's source in natural order, at most `config.data.cases` if that is > 0; the rest.
+    """The usable cases of the recipe's source in natural order, and those that are incomplete.
 
-    Phantoms that are missing are drawn first. What is incomplete is reported on standard error and left out; a case
-    without a mask is kept when `need_masks` is False. Raises DataNotFound when none is left, ValueError for a source or
-    modalities that do not exist.
+    Phantoms that are missing are drawn first. What is incomplete is logged and left out; a case without a mask is kept
+    when `need_masks` is False. Of `config.data`, `source`, `root`, `modalities` and `cases` are read (more than 0: at
+    most so many cases), of phantoms `prepared` and `phantom_size` too, and `config.seed`.
+
+    Raises:
+        DataNotFound: no case is left.
+        ValueError: a source or modalities that do not exist.
     """
     cases, incomplete = scan_cases(config)
     if need_masks:
@@ -137,7 +142,7 @@ def load_labels(case: Case, volume: Volume, config: ConfigDict, repair: bool) ->
 
 
 def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> list[Case]:
-    """The cases, those of one content (`contents` by case name) made cases of one patient, and said so."""
+    """The cases, where cases of one content (`contents` by case name) have become cases of one patient; logged."""
     first: dict[str, Case] = {}
     same: dict[str, str] = {}  # patient: the patient it turns out to be
 
@@ -158,15 +163,18 @@ def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> li
 
 
 def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
-    """Deal the patients out, shuffled by `config.seed`: first `config.data.test_cases` held out, the rest into folds.
+    """Split the patients, shuffled by `config.seed`: `config.data.test_cases` held out, the rest into folds.
 
-    Folds differ by at most one patient. Stage coarse has one model, so its folds are (train, validation). The test
-    cases are the same for every stage, so that no stage of a cascade has trained on them. Raises ValueError for too few
-    patients or fewer than two folds.
+    Folds differ by at most one patient; of a stage with a single model they are (train, validation), by
+    `config.data.validation_share`. The test cases are the same for every stage, so that no stage of a cascade has
+    trained on them.
+
+    Raises:
+        ValueError: too few patients, or fewer than two folds (`config.data.folds`).
     """
     data = config.data
-    coarse = config.stage == "coarse"
-    if not coarse and data.folds < 2:
+    single_model = tasks.stage_of(config.stage).single_model
+    if not single_model and data.folds < 2:
         raise ValueError(f"config.data.folds={data.folds} leaves nothing to train on; use at least 2")
     by_patient: dict[str, list[Case]] = {}
     for case in sorted(cases, key=lambda case: natural(case.name)):
@@ -178,13 +186,13 @@ def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
     while held_out < len(patients) and sum(map(len, patients[:held_out])) < data.test_cases:
         held_out += 1
     test, rest = patients[:held_out], patients[held_out:]
-    parts = 2 if coarse else data.folds
+    parts = 2 if single_model else data.folds
     if len(rest) < parts or sum(map(len, test)) < data.test_cases:
         raise ValueError(
             f"{len(patients)} patients are too few for {data.test_cases} test cases (config.data.test_cases) and "
-            f"{parts} {'parts' if coarse else 'folds (config.data.folds)'}; lower these, or add cases"
+            f"{parts} {'parts' if single_model else 'folds (config.data.folds)'}; lower these, or add cases"
         )
-    if coarse:
+    if single_model:
         validation = min(len(rest) - 1, max(1, round(data.validation_share * len(rest))))
         groups = [rest[validation:], rest[:validation]]
     else:

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,7 +27,7 @@ from data_prep.cases import read_case
 from data_prep.faults import check_image
 from data_prep.layouts import Case
 from data_prep.workers import workers
-from raunet_jax import files
+from raunet_jax import files, tasks
 from raunet_jax.imaging import geometry, intensity, views
 from raunet_jax.progress import progress
 
@@ -43,23 +43,34 @@ class PatchSetError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A case to cut, its place among the cases of the set, its split, and how many patches (None: the stage's rule)."""
+    """A case to cut.
+
+    Attributes:
+        case: its files.
+        number: its place among the cases of the set.
+        split: the split that its patches belong to.
+        patches: how many; None: as the stage's sampler decides.
+        liver_box: voxels of the volume, without margin; None: the reference liver's.
+    """
 
     case: Case
     number: int
     split: str
     patches: int | None
-    liver_box: geometry.Box | None = None  # None: the reference liver's
+    liver_box: geometry.Box | None = None
 
     @property
     def shard(self) -> str:
         return f"{self.number:05d}.array_record"
 
 
-def features(config) -> tfds.features.FeaturesDict:
-    """What a record holds. `low` and `high` (channel,) are the whole volume's, for `intensity.normalize`; `image` and
-    `mask` are ([z,] y, x, channel), without z for single slices; `mask` is 1 where the stage's network is to find
-    something; `origin` is (z, y, x) in the stage's view."""
+def features(config: ConfigDict) -> tfds.features.FeaturesDict:
+    """What a record holds; `config.patch_size` and `config.data.modalities` are read.
+
+    `image` int16 and `mask` uint8 are ([z,] y, x, channel), without z for single slices; `mask` is 1 on the stage's
+    foreground. `low` and `high` (channel,) are the whole volume's, for `intensity.normalize`; `origin` is (z, y, x) in
+    the stage's view.
+    """
     x, y, z = (int(size) for size in config.patch_size)
     space = (y, x) if z == 1 else (z, y, x)
     channels = len(config.data.modalities)
@@ -76,12 +87,12 @@ def features(config) -> tfds.features.FeaturesDict:
     )
 
 
-def records(config, job: Job) -> Iterator[dict]:
+def records(config: ConfigDict, job: Job) -> Iterator[dict]:
     """Yield the record of every patch of one case; depends on the recipe and this case alone.
 
     Raises:
-      VolumeError: the files of the case cannot be used.
-      ValueError: intensities that cannot be, or a mask that holds no liver, where the stage needs one.
+        VolumeError: the files of the case cannot be used.
+        ValueError: intensities that cannot be, or a mask that holds no liver, where the stage needs one.
     """
     volume, mask = read_case(job.case, config)
     unusable = [finding for finding in check_image(job.case, volume, config) if finding.fatal]
@@ -98,6 +109,7 @@ def records(config, job: Job) -> Iterator[dict]:
     labels, _ = geometry.pad_to(view.mask(mask)[..., None], patch_shape, 0)
     low, high = encoded.low, encoded.high
     del encoded, mask
+    foreground = tasks.stage_of(config.stage).foreground
     rng = np.random.default_rng([config.seed, *job.case.name.encode()])
     origins = sampling.patch_origins(
         config.stage, voxels, labels[..., 0], patch_shape, job.patches, config.data.foreground_fraction, rng
@@ -109,7 +121,7 @@ def records(config, job: Job) -> Iterator[dict]:
             image, target = image[0], target[0]
         yield {
             "image": np.ascontiguousarray(image, np.int16),
-            "mask": (target >= views.FOREGROUND[config.stage]).astype(np.uint8),
+            "mask": (target >= foreground).astype(np.uint8),
             "low": np.asarray(low, np.float32),
             "high": np.asarray(high, np.float32),
             "case": job.case.name,
@@ -117,15 +129,15 @@ def records(config, job: Job) -> Iterator[dict]:
         }
 
 
-def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
+def cut_all(config: ConfigDict, jobs: Sequence[Job], staging: Path) -> dict[str, dict]:
     """Cut every case that an earlier run did not finish; return the manifest line of each by name.
 
     A line says "case", "split" and either "records" (with "bytes", "sha256" and "shard" unless there are none) or
     "failed", the reason why the case cannot be used.
 
     Raises:
-      PatchSetError: a worker process died, or a case failed for lack of memory or by an error of the disk.
-      OSError: too little free space (ENOSPC).
+        PatchSetError: a worker process died, or a case failed for lack of memory or by an error of the disk.
+        OSError: too little free space (ENOSPC).
     """
     lines = _kept(jobs, staging)
     todo = [job for job in jobs if job.case.name not in lines]
@@ -152,16 +164,16 @@ def cut_all(config, jobs: list[Job], staging: Path) -> dict[str, dict]:
                 f"a process cutting patches for {staging.parent} was killed, most likely for lack of memory; finished "
                 "cases are kept: run the command again with fewer of them, such as --config.data.workers=1"
             ) from error
-    passing = [f"{case}: {line['failed']}" for case, line in lines.items() if line.get("passing")]
-    if passing:
+    transient = [f"{case}: {line['failed']}" for case, line in lines.items() if line.get("transient")]
+    if transient:
         raise PatchSetError(
-            f"{'; '.join(passing)}. The other cases are cut and kept: run the command again; where memory was short, "
+            f"{'; '.join(transient)}. The other cases are cut and kept: run the command again; where memory was short, "
             "with --config.data.workers=1"
         )
     return lines
 
 
-def _kept(jobs: list[Job], staging: Path) -> dict[str, dict]:
+def _kept(jobs: Sequence[Job], staging: Path) -> dict[str, dict]:
     """Manifest lines of an earlier, killed run whose shards are there, byte for byte."""
     try:
         text = (staging / MANIFEST).read_text(encoding="utf-8")
@@ -189,7 +201,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_space(config, todo: list[Job], staging: Path) -> None:
+def _check_space(config: ConfigDict, todo: Sequence[Job], staging: Path) -> None:
     typical = config.data.phantom_size[2] if config.data.source == "phantom" else TYPICAL_SLICES
     patches = sum(typical if job.patches is None else job.patches for job in todo)
     voxel_bytes = 2 * len(config.data.modalities) + 1
@@ -211,8 +223,8 @@ def _cut(recipe: dict, job: Job, staging: Path) -> dict:
     patches = records(config, job)
     try:
         first = next(patches, None)
-    except (OSError, MemoryError) as error:  # not for what the files hold, so the next run may fare better
-        return line | {"failed": f"{type(error).__name__} {error}".strip(), "passing": True}
+    except (OSError, MemoryError) as error:  # not for what the files hold: retried on the next run
+        return line | {"failed": f"{type(error).__name__} {error}".strip(), "transient": True}
     except (ValueError, EOFError) as error:
         return line | {"failed": str(error)}
     if first is None:

@@ -40,11 +40,13 @@ def smoother_union(*levels: np.ndarray, softness: float) -> np.ndarray:
     return least - softness * np.log(sum(np.exp((least - level) / softness) for level in levels))
 
 
-def paint(canvas: np.ndarray, where: np.ndarray, value) -> None:
+def paint(canvas: np.ndarray, where: np.ndarray, value: float | np.ndarray) -> None:
+    """Set `canvas` to `value`, a number or an array of its shape, where the mask `where` is True."""
     np.copyto(canvas, np.asarray(value, canvas.dtype), where=where)
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest component of `mask`, of voxels that touch by their faces; of equal ones the first."""
     pieces, count = ndimage.label(mask)
     if count <= 1:
         return mask
@@ -58,7 +60,18 @@ def blob(
     radii: Sequence[float],
     roughness: float = 0.15,
 ) -> tuple[tuple[slice, ...], np.ndarray]:
-    """An irregular ellipsoid: (slices of the box of `shape` that holds it, its radius-like level there, inside < 1)."""
+    """An irregular ellipsoid on a grid of `shape`.
+
+    Args:
+        rng: of the surface's bumps.
+        shape: voxels (z, y, x).
+        center: voxels (z, y, x).
+        radii: voxels (z, y, x).
+        roughness: deviation of the surface, as a share of the radius.
+
+    Returns:
+        (the slices of the box that holds it, its radius-like level there: inside < 1).
+    """
     reach = 1 + 3 * roughness
     box = tuple(
         slice(max(0, int(c - reach * r)), min(n, int(np.ceil(c + reach * r)) + 1))

@@ -7,7 +7,8 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from data_prep import ircadb
@@ -42,16 +43,28 @@ LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECA
 BRATS_FILE = re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)\.nii(?:\.gz)?", re.IGNORECASE)
 BRATS_VISIT = re.compile(r"(Brats1[789]_.+)_\d+", re.IGNORECASE)  # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1
 IMAGE_FOLDERS = {"images": "labels", "imagesTr": "labelsTr"}
+WHOLE, MASK = "whole", "mask"  # roles of files in these folders, beside the number of a channel
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
+    """The files of one case.
+
+    Attributes:
+        name: of the case, one of its own in the data set.
+        images: a file a modality in the recipe's order; or one file, or one DICOM folder.
+        mask: a file, or the folder of 3DIRCADb's mask series; None: there is none.
+        patient: cases of one patient never fall into different folds.
+        channels: which channels of a single file that holds several, in the recipe's order.
+        labels: the values its mask may hold.
+    """
+
     name: str
-    images: tuple[pathlib.Path, ...]  # a file a modality in the recipe's order; or one file, or one DICOM folder
-    mask: pathlib.Path | None  # a file, or the folder of 3DIRCADb's mask series
-    patient: str  # cases of one patient never fall into different folds
-    channels: tuple[int, ...] = ()  # which channels of a single file that holds several, in the recipe's order
-    labels: tuple[int, ...] = CT_LABELS  # the values its mask may hold
+    images: tuple[pathlib.Path, ...]
+    mask: pathlib.Path | None
+    patient: str
+    channels: tuple[int, ...] = ()
+    labels: tuple[int, ...] = CT_LABELS
 
 
 class Incomplete(NamedTuple):
@@ -63,14 +76,15 @@ class Incomplete(NamedTuple):
 
 
 Found = tuple[list[Case], list[Incomplete]]
+Role = Hashable  # what a file is of its case
 
 
 def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
     """Every case of `source` below `root`, with or without a mask, and what is incomplete, both in natural order.
 
     Raises:
-      ValueError: a source that does not exist or that does not hold these modalities; a dataset.json that cannot be
-        used.
+        ValueError: a source that does not exist or that does not hold these modalities; a dataset.json that cannot be
+            used.
     """
     if source not in SCANS:
         raise ValueError(f"config.data.source={source!r} is not known; choose {', '.join(SOURCES)}")
@@ -108,36 +122,42 @@ def no_mask(case: Case) -> Incomplete:
 
 
 class _FileIndex:
-    """Files by what they are of a case, and the cases of which some file is there twice."""
+    """Files keyed by (case, role), and duplicates.
 
-    def __init__(self):
-        self.files: dict[tuple, pathlib.Path] = {}
-        self.doubled: dict[str, Incomplete] = {}
+    Attributes:
+        duplicates: why a case is left out of which two files have one role, by case.
+    """
 
-    def add(self, key: tuple, path: pathlib.Path, case: str) -> None:
-        other = self.files.setdefault(key, path)
+    def __init__(self) -> None:
+        self._files: dict[str, dict[Role, pathlib.Path]] = {}
+        self.duplicates: dict[str, Incomplete] = {}
+
+    def add(self, case: str, role: Role, path: pathlib.Path) -> None:
+        other = self._files.setdefault(case, {}).setdefault(role, path)
         if other is not path:
             reason = f"{other} and {path} claim to be the same file of one case"
-            self.doubled[case] = Incomplete(case, reason, "move one away, or point config.data.root at one copy")
+            self.duplicates[case] = Incomplete(case, reason, "move one away, or point config.data.root at one copy")
+
+    def cases(self) -> Iterator[tuple[str, dict[Role, pathlib.Path]]]:
+        """(case, its files by role) of each case without duplicates."""
+        return ((case, files) for case, files in self._files.items() if case not in self.duplicates)
 
 
 def _scan_lits(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
     _only_ct("lits", modalities)
-    claims = _FileIndex()
+    index = _FileIndex()
     for path in files:
         match = LITS_FILE.fullmatch(path.name)
         if match:
-            claims.add((match[1].lower(), int(match[2])), path, f"volume-{int(match[2])}")
-    cases, incomplete = [], list(claims.doubled.values())
-    for (role, number), path in claims.files.items():
-        name = f"volume-{number}"
-        if name in claims.doubled:
-            continue
-        if role == "volume":
-            cases.append(Case(name, (path,), claims.files.get(("segmentation", number)), patient=name))
-        elif ("volume", number) not in claims.files:
-            reason = f"{path} has no volume-{number}.nii[.gz]"
-            incomplete.append(Incomplete(f"segmentation-{number}", reason, "copy that file under config.data.root"))
+            index.add(f"volume-{int(match[2])}", match[1].lower(), path)
+    cases, incomplete = [], list(index.duplicates.values())
+    for name, roles in index.cases():
+        mask = roles.get("segmentation")
+        if "volume" in roles:
+            cases.append(Case(name, (roles["volume"],), mask, patient=name))
+        else:
+            reason, remedy = f"{mask} has no {name}.nii[.gz]", "copy that file under config.data.root"
+            incomplete.append(Incomplete(name.replace("volume", "segmentation"), reason, remedy))
     return cases, incomplete
 
 
@@ -147,26 +167,22 @@ def _scan_brats(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> F
             f"config.data.modalities={modalities} are not in source brats, which holds {MODALITIES}; choose some of "
             "these, or another config.data.source"
         )
-    claims, names = _FileIndex(), {}
+    index = _FileIndex()
     for path in files:
         match = BRATS_FILE.fullmatch(path.name)
         if match:
-            claims.add((match[1], match[2].lower()), path, match[1])
-            names.setdefault(match[1], path.parent)
-    cases, incomplete = [], list(claims.doubled.values())
-    for name, folder in names.items():
-        if name in claims.doubled:
-            continue
-        missing = [modality for modality in modalities if (name, modality) not in claims.files]
+            index.add(match[1], match[2].lower(), path)
+    cases, incomplete = [], list(index.duplicates.values())
+    for name, roles in index.cases():
+        missing = [f"{name}_{modality}.nii[.gz]" for modality in modalities if modality not in roles]
         if missing:
-            wanted = ", ".join(f"{name}_{modality}.nii[.gz]" for modality in missing)
+            folder = next(iter(roles.values())).parent
             remedy = "copy that again, or leave it out of config.data.modalities"
-            incomplete.append(Incomplete(name, f"{folder} lacks {wanted}", remedy))
-            continue
-        visit = BRATS_VISIT.fullmatch(name)
-        images = tuple(claims.files[name, modality] for modality in modalities)
-        patient = visit[1] if visit else name
-        cases.append(Case(name, images, claims.files.get((name, "seg")), patient, labels=BRATS_LABELS))
+            incomplete.append(Incomplete(name, f"{folder} lacks {', '.join(missing)}", remedy))
+        else:
+            images = tuple(roles[modality] for modality in modalities)
+            visit = BRATS_VISIT.fullmatch(name)
+            cases.append(Case(name, images, roles.get("seg"), visit[1] if visit else name, labels=BRATS_LABELS))
     return cases, incomplete
 
 
@@ -189,7 +205,7 @@ def _scan_described(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) 
         here, missing = _scan_task(files, path.parent, description, description.channels(modalities))
         cases += here
         incomplete += missing
-    for name in _twice(case.name for case in cases):
+    for name in [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
         paths = " and ".join(str(case.images[0]) for case in cases if case.name == name)
         reason, remedy = f"{paths} are cases of one name", "rename one, or point config.data.root at one data set"
         incomplete.append(Incomplete(name, reason, remedy))
@@ -200,43 +216,50 @@ def _scan_described(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) 
 def _scan_task(
     files: Sequence[pathlib.Path], folder: pathlib.Path, description: Description, channels: tuple[int, ...]
 ) -> Found:
-    single = len(description.modalities) == 1
-    images, masks = _FileIndex(), _FileIndex()
+    """The cases of one data set, whose dataset.json lies in `folder`."""
     here = [
         (path, match[1]) for path in files if path.parent.parent == folder and (match := NIFTI.fullmatch(path.name))
     ]
-    for path, name in here:
-        if path.parent.name in IMAGE_FOLDERS.values():
-            masks.add((path.parent.name, name), path, name)
+    masks = [(path, name) for path, name in here if path.parent.name in IMAGE_FOLDERS.values()]
+    masked = {(path.parent.name, name) for path, name in masks}
+    index = _FileIndex()
     for path, name in here:
         labels = IMAGE_FOLDERS.get(path.parent.name)
-        if labels:
-            part = CHANNEL_FILE.fullmatch(name)
-            if part and (labels, name) not in masks.files:  # the mask of amos_0001 says that this is no channel number
-                images.add((labels, part[1], int(part[2])), path, part[1])
-            else:
-                images.add((labels, name, None), path, name)
-    doubled = images.doubled | masks.doubled
-    cases, incomplete = [], list(doubled.values())
-    for labels, name in dict.fromkeys((labels, name) for labels, name, _ in images.files):
-        whole = images.files.get((labels, name, None))
-        parts = [images.files.get((labels, name, channel)) for channel in channels]
-        if name in doubled:
-            continue
-        if whole is None and None in parts:
-            wanted = ", ".join(
-                f"{name}_{channel:04d}" for channel, part in zip(channels, parts, strict=True) if not part
-            )
-            incomplete.append(Incomplete(name, f"{folder} lacks {wanted}.nii[.gz]", "copy that file again"))
-            continue
-        paths = tuple(parts) if whole is None else (whole,)
-        inside = () if whole is None or single else channels
-        cases.append(Case(name, paths, masks.files.get((labels, name)), name, inside, description.labels))
-    known = {(labels, name) for labels, name, _ in images.files}
-    for (labels, name), path in masks.files.items():
-        if (labels, name) not in known and name not in doubled:
-            incomplete.append(Incomplete(name, f"{path} has no image of that name", "copy that file again"))
+        channel = CHANNEL_FILE.fullmatch(name)
+        if labels and channel and (labels, name) not in masked:  # the mask of amos_0001 says that it is no channel's
+            index.add(channel[1], (labels, int(channel[2])), path)
+        elif labels:
+            index.add(name, (labels, WHOLE), path)
+    for path, name in masks:
+        index.add(name, (path.parent.name, MASK), path)
+    cases, incomplete = [], list(index.duplicates.values())
+    for name, roles in index.cases():
+        for labels in IMAGE_FOLDERS.values():
+            mine = {role: path for (place, role), path in roles.items() if place == labels}
+            if mine:
+                found = _described_case(name, mine, folder, description, channels)
+                (cases if isinstance(found, Case) else incomplete).append(found)
     return cases, incomplete
+
+
+def _described_case(
+    name: str,
+    files: Mapping[int | str, pathlib.Path],
+    folder: pathlib.Path,
+    description: Description,
+    channels: tuple[int, ...],
+) -> Case | Incomplete:
+    """A case from its files, by WHOLE, MASK or the number of a channel that is a file of its own."""
+    mask = files.get(MASK)
+    if files.keys() == {MASK}:
+        return Incomplete(name, f"{mask} has no image of that name", "copy that file again")
+    if WHOLE in files:
+        inside = channels if len(description.modalities) > 1 else ()
+        return Case(name, (files[WHOLE],), mask, name, inside, description.labels)
+    missing = [f"{name}_{channel:04d}" for channel in channels if channel not in files]
+    if missing:
+        return Incomplete(name, f"{folder} lacks {', '.join(missing)}.nii[.gz]", "copy that file again")
+    return Case(name, tuple(files[channel] for channel in channels), mask, name, (), description.labels)
 
 
 def _only_ct(source: str, modalities: tuple[str, ...]) -> None:
@@ -245,15 +268,6 @@ def _only_ct(source: str, modalities: tuple[str, ...]) -> None:
             f"config.data.source={source!r} holds CT, and this recipe reads config.data.modalities={modalities}; "
             "choose brats, decathlon or custom"
         )
-
-
-def _twice(names: Iterable[str]) -> list[str]:
-    seen, twice = set(), {}
-    for name in names:
-        if name in seen:
-            twice[name] = None
-        seen.add(name)
-    return list(twice)
 
 
 SCANS: dict[str, Callable[[Sequence[pathlib.Path], tuple[str, ...]], Found]] = {

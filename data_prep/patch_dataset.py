@@ -1,9 +1,9 @@
 """The patch set of a recipe: a sharded TFDS data set, split by patient, the same bytes every time it is built.
 
 TFDS's ordinary writer is not used: its shuffler needs TensorFlow once a split passes 1 GiB, as LiTS does. `cutting`
-writes the shards, a case at a time; what TFDS would have checked (unique keys) and shown (progress) is done here and
-there. A killed build keeps its finished shards in `.building/` beside the set and goes on from there; the set itself
-appears by one rename when all is written.
+writes the shards, a case at a time, and TFDS describes them by `tfds.folder_dataset.write_metadata`. A killed build
+keeps its finished shards in `.building/` beside the set and goes on from there; the set itself appears by one rename
+when all is written.
 """
 
 import contextlib
@@ -14,78 +14,89 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import absl.logging
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
 from data_prep import sampling
 from data_prep.cases import find_cases, join_copies, split_cases, usable_cases
-from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact, records
+from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact
 from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
-from raunet_jax import files
+from raunet_jax import files, tasks
 from raunet_jax.imaging.geometry import Box
+from raunet_jax.run_folder import SPLIT, Parts
 
 log = logging.getLogger("raunet_jax")
 
 NAME = "raunet_patches"
-SPLIT = "split.json"  # in a patch set, and in the folder of each stage trained on it: what `assign_splits` gives
 VERSION = "1.0.0"  # of the data set's folder; what the bytes follow from is in the name above it
 FORMAT = 2  # raise it when the same recipe and files would give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchSet:
-    """A finished patch set."""
+    """A finished patch set.
 
-    folder: Path  # of the TFDS data set
-    failed: tuple[tuple[str, str], ...]  # cases that had to be left out, with the reason
-    counts: dict[str, int]  # records a split
-    split: dict[str, dict[str, str | None]]  # as `assign_splits` gives it
+    Attributes:
+        folder: of the TFDS data set.
+        failed: (case, reason) of each case that had to be left out.
+        counts: records a split.
+        split: {split: {case: content hash}} as `assign_splits` gives it.
+    """
+
+    folder: Path
+    failed: tuple[tuple[str, str], ...]
+    counts: dict[str, int]
+    split: Parts
 
 
-def split_names(config) -> tuple[str, ...]:
+def split_names(config: ConfigDict) -> tuple[str, ...]:
     """The splits of a recipe's patch set, in the order of `cases.split_cases`."""
-    if config.stage == "coarse":
+    if tasks.stage_of(config.stage).single_model:
         return ("train", "validation")
     return tuple(f"fold_{fold}" for fold in range(config.data.folds))
 
 
-def folder(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> Path:
+def folder(config: ConfigDict, boxes: Mapping[str, Box] = MappingProxyType({})) -> Path:
     """Where the recipe's patch set lies, keyed by all that decides its bytes: recipe fields and the files' SHA-256.
 
     Raises:
-      DataNotFound: no case under `config.data.root`.
+        DataNotFound: no case under `config.data.root`.
     """
     cases = find_cases(config)
     return _folder(config, cases, fingerprints(cases, config), boxes)
 
 
-def assign_splits(config) -> dict[str, dict[str, str | None]]:
-    """How the recipe's cases are dealt out: by split, and "test", the content hash of each case by name.
+def assign_splits(config: ConfigDict) -> Parts:
+    """{split: {case: content hash}} of the recipe's cases, those held out under "test"; None where there is no hash.
 
     Raises:
-      DataNotFound: no case under `config.data.root`. ValueError: too few patients, or fewer than two folds.
+        DataNotFound: no case under `config.data.root`.
+        ValueError: too few patients, or fewer than two folds.
     """
     cases = find_cases(config)
     return _assign_splits(config, cases, fingerprints(cases, config))
 
 
-def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet:
+def prepare(config: ConfigDict, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet:
     """Build the recipe's patch set unless it is there, and say what it holds.
-
-    `boxes` are the liver's by case name, in voxels, without margin; a case without one is cut around its reference.
 
     A case that cannot be used is left out, reported, and listed in `failed`. Only one process builds a set at a time;
     others wait for it. Files that were changed or repaired give another key, so that the set is built anew.
 
+    Args:
+        config: recipe of one stage; `stage`, `seed`, `data`, `patch_size`, `window_hu` and `box_margin` are read.
+        boxes: the liver's by case name, in voxels, without margin; a case without one is cut around its reference.
+
     Raises:
-      DataNotFound: no case under `config.data.root`.
-      PatchSetError: no case gave a patch, a worker process died, or a shard of a finished set is missing or cut short.
-      OSError: too little free space (ENOSPC), or the folder cannot be written.
+        DataNotFound: no case under `config.data.root`.
+        PatchSetError: no case gave a patch, a worker process died, or a shard of a finished set is missing or cut
+            short.
+        OSError: too little free space (ENOSPC), or the folder cannot be written.
     """
     cases, incomplete = usable_cases(config)
     prints = fingerprints(cases, config)
@@ -102,7 +113,7 @@ def prepare(config, boxes: Mapping[str, Box] = MappingProxyType({})) -> PatchSet
     return dataclasses.replace(patch_set, failed=left_out + patch_set.failed)
 
 
-def key_beginning(config) -> str:
+def key_beginning(config: ConfigDict) -> str:
     """What the names of all patch sets of the recipe's stage and patch size begin with."""
     return f"{config.stage}_{'x'.join(str(int(length)) for length in config.patch_size)}_"
 
@@ -113,64 +124,7 @@ def damaged(folder: Path) -> list[str]:
     return [line["shard"] for line in lines if line.get("records") and not intact(folder / line["shard"], line)]
 
 
-class LocalInfo(tfds.core.DatasetInfo):
-    """Of a data set that is nobody's but the user's."""
-
-    def initialize_from_bucket(self):
-        """TFDS would look for a published copy, and leave an empty folder in the temporary one for each look."""
-
-
-class RaunetPatches(tfds.core.GeneratorBasedBuilder):
-    """The TFDS side of a build: names, features and splits; the shards are written by `cutting.cut_all`."""
-
-    name = NAME
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(self, config, jobs: list[Job], split: dict, staging: Path, prepared: Path, key: str):
-        self._recipe, self._jobs, self._split, self._staging = config, jobs, split, staging
-        builder_config = tfds.core.BuilderConfig(name=key, description=json.dumps(_recipe(config)))
-        super().__init__(data_dir=prepared, config=builder_config, file_format="array_record")
-
-    def _info(self) -> LocalInfo:
-        return LocalInfo(builder=self, features=features(self._recipe), disable_shuffling=True)
-
-    def _split_generators(self, dl_manager):
-        return {split: [job for job in self._jobs if job.split == split] for split in split_names(self._recipe)}
-
-    def _generate_examples(self, job: Job):
-        return records(self._recipe, job)
-
-    def _generate_splits(self, dl_manager, download_config):
-        lines = cut_all(self._recipe, self._jobs, self._staging)
-        if not any(line.get("records") for line in lines.values()):
-            reasons = [f"{case}: {line['failed']}" for case, line in lines.items() if "failed" in line]
-            why = "; ".join(reasons[:5]) or f"stage {self._recipe.stage} keeps no patch of any of them"
-            raise PatchSetError(
-                f"none of the {len(lines)} cases gave a patch: {why}; --mode=verify says what is wrong with each"
-            )
-        splits = []
-        for split, jobs in self._split_generators(dl_manager).items():
-            template = self._get_filename_template(split_name=split)
-            full = [line for line in (lines[job.case.name] for job in jobs) if line.get("records")]
-            for index, line in enumerate(full):
-                shard = Path(template.sharded_filepath(shard_index=index, num_shards=len(full)))
-                _link(self._staging / line["shard"], shard)
-                line["shard"] = shard.name
-            if full:  # TFDS knows no empty split; whoever asks for one learns from the recipe that it is empty
-                lengths = [line["records"] for line in full]
-                splits.append(tfds.core.SplitInfo(split, lengths, sum(line["bytes"] for line in full), template))
-        manifest = "".join(json.dumps(lines[job.case.name]) + "\n" for job in self._jobs)
-        files.write_text(Path(self.data_path) / MANIFEST, manifest)
-        files.write_json(Path(self.data_path) / SPLIT, self._split)
-        return splits
-
-    def _log_download_bytes(self):
-        """TFDS would print a download to standard output, which is kept for results."""
-
-    _log_download_done = _log_download_bytes
-
-
-def _recipe(config) -> dict:
+def _recipe(config: ConfigDict) -> dict:
     """All that decides the bytes of a patch set, but for the files themselves."""
     data = config.data
     return {
@@ -183,18 +137,20 @@ def _recipe(config) -> dict:
         "source": data.source,
         "phantom_size": list(data.phantom_size) if data.source == "phantom" else [],
         "modalities": list(data.modalities),
-        "foreground": list(data.foreground) if config.stage == "custom" else [],
+        "foreground": list(data.foreground) if tasks.task_of(config.stage).merged else [],
         "repair": data.repair,
         "cases": data.cases,
         "test_cases": data.test_cases,
         "folds": data.folds,
         "validation_share": data.validation_share,
         "patches_per_case": data.patches_per_case,
-        "tumor_share": data.foreground_fraction,  # under the name of its first days, or every patch set were cut anew
+        "tumor_share": data.foreground_fraction,  # the field's first name: with today's, every set would be cut anew
     }
 
 
-def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Mapping[str, Box]) -> Path:
+def _folder(
+    config: ConfigDict, cases: Sequence[Case], prints: Mapping[str, Fingerprint], boxes: Mapping[str, Box]
+) -> Path:
     of_cases = [
         [case.name, prints[case.name].files, case.channels, case.labels, boxes.get(case.name)] for case in cases
     ]
@@ -204,14 +160,14 @@ def _folder(config, cases: list[Case], prints: dict[str, Fingerprint], boxes: Ma
     return prepared / NAME / (key_beginning(config) + digest[:16]) / VERSION
 
 
-def _assign_splits(config, cases: list[Case], prints: dict[str, Fingerprint]) -> dict[str, dict[str, str | None]]:
+def _assign_splits(config: ConfigDict, cases: Sequence[Case], prints: Mapping[str, Fingerprint]) -> Parts:
     contents = {name: found.content for name, found in prints.items()}
     test, folds = split_cases(join_copies(cases, contents), config)
     parts = zip(("test", *split_names(config)), (test, *folds), strict=True)
     return {name: {case.name: contents[case.name] for case in part} for name, part in parts}
 
 
-def _jobs(config, cases: list[Case], split: dict[str, dict], boxes: Mapping[str, Box]) -> list[Job]:
+def _jobs(config: ConfigDict, cases: Sequence[Case], split: Parts, boxes: Mapping[str, Box]) -> list[Job]:
     place = {case: name for name, part in split.items() if name != "test" for case in part}
     kept = [case for case in cases if case.name in place]
     mean = sampling.mean_patches(config.stage, config.data.source, config.data.patches_per_case)
@@ -221,20 +177,53 @@ def _jobs(config, cases: list[Case], split: dict[str, dict], boxes: Mapping[str,
     ]
 
 
-def _build(config, jobs: list[Job], split: dict[str, dict], target: Path) -> None:
+def _build(config: ConfigDict, jobs: Sequence[Job], split: Parts, target: Path) -> None:
+    """Cut what is not cut yet, and let the whole set appear as `target` at once."""
     for abandoned in target.parent.glob("incomplete.*"):  # of killed builds: the lock is ours, so nobody writes there
         shutil.rmtree(abandoned)
     staging = target.parent / ".building"
     staging.mkdir(exist_ok=True)
-    verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns about every builder config made at run time
-    try:
-        prepared, key = target.parent.parent.parent, target.parent.name
-        builder = RaunetPatches(config, jobs, split, staging, prepared, key)
-        builder.download_and_prepare(download_dir=staging)
-    finally:
-        absl.logging.set_verbosity(verbosity)
+    lines = cut_all(config, jobs, staging)
+    if not any(line.get("records") for line in lines.values()):
+        reasons = [f"{case}: {line['failed']}" for case, line in lines.items() if "failed" in line]
+        why = "; ".join(reasons[:5]) or f"stage {config.stage} keeps no patch of any of them"
+        raise PatchSetError(
+            f"none of the {len(lines)} cases gave a patch: {why}; --mode=verify says what is wrong with each"
+        )
+    incomplete = target.with_name(f"incomplete.{target.name}")
+    incomplete.mkdir()
+    _assemble(config, [lines[job.case.name] for job in jobs], split, staging, incomplete)
+    os.rename(incomplete, target)
     shutil.rmtree(staging)
+
+
+def _assemble(config: ConfigDict, lines: Sequence[dict], split: Parts, staging: Path, place: Path) -> None:
+    """Make `place` a TFDS data set of the shards in `staging`, with split.json and a manifest of `lines`."""
+    manifest = {line["case"]: line for line in lines}
+    split_infos = []
+    for name in split_names(config):
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=place, dataset_name=NAME, split=name, filetype_suffix="array_record"
+        )
+        full = [line for line in lines if line["split"] == name and line.get("records")]
+        for index, line in enumerate(full):
+            shard = Path(template.sharded_filepath(shard_index=index, num_shards=len(full)))
+            _link(staging / line["shard"], shard)
+            manifest[line["case"]] = line | {"shard": shard.name}
+        if full:  # TFDS knows no empty split; whoever asks for one learns from the recipe that it is empty
+            lengths = [line["records"] for line in full]
+            split_infos.append(tfds.core.SplitInfo(name, lengths, sum(line["bytes"] for line in full), template))
+    tfds.folder_dataset.write_metadata(
+        data_dir=place,
+        features=features(config),
+        split_infos=split_infos,
+        version=VERSION,
+        check_data=False,  # it would read a record through TensorFlow
+        description=json.dumps(_recipe(config)),
+        disable_shuffling=True,
+    )
+    files.write_text(place / MANIFEST, "".join(json.dumps(line) + "\n" for line in manifest.values()))
+    files.write_json(place / SPLIT, split)
 
 
 def _finished(target: Path) -> PatchSet:

@@ -30,9 +30,17 @@ def write_phantoms(
 ) -> pathlib.Path:
     """Draw cases 0 to `count` - 1 into `folder` and return it; whole cases that are there already are kept.
 
-    kind "abdomen": volume-N.nii.gz (int16, HU) and segmentation-N.nii.gz (uint8: 1 liver, 2 tumor), as LiTS, in varying
-    orientations. kind "head": HGG|LGG/Brats18_DRAWN_N_1/Brats18_DRAWN_N_1_{t1,t1ce,t2,flair,seg}.nii.gz (int16; labels
-    1, 2, 4), as BraTS 2018. Raises ValueError for another kind or a size below 32 x 32 x 8 voxels.
+    Args:
+        folder: made when it is missing.
+        kind: "abdomen": volume-N.nii.gz (int16, HU) and segmentation-N.nii.gz (uint8: 1 liver, 2 tumor), as LiTS, in
+            varying orientations. "head": HGG|LGG/CASE/CASE_{t1,t1ce,t2,flair,seg}.nii.gz (int16; labels 1, 2, 4) with
+            CASE = Brats18_DRAWN_N_1, as BraTS 2018.
+        count: how many cases there are to be.
+        seed: of all that is drawn.
+        size_xyz: voxels (x, y, z) of a case; the slice count of an abdomen varies by a quarter.
+
+    Raises:
+        ValueError: another kind, or a size below 32 x 32 x 8 voxels.
     """
     writers = {"abdomen": _write_abdomen, "head": _write_head}
     if kind not in writers:
@@ -61,7 +69,7 @@ def write_phantoms(
     return folder
 
 
-def _write_abdomen(folder: pathlib.Path, number: int, rng: np.random.Generator, size_xyz) -> None:
+def _write_abdomen(folder: pathlib.Path, number: int, rng: np.random.Generator, size_xyz: Sequence[int]) -> None:
     volume, labels = draw_abdomen(rng, size_xyz)
     orientation = CT_ORIENTATIONS[rng.integers(len(CT_ORIENTATIONS))]
     image, mask = _abdomen_files(folder, number)
@@ -69,7 +77,7 @@ def _write_abdomen(folder: pathlib.Path, number: int, rng: np.random.Generator, 
     write_nifti(mask, labels, volume.affine, orientation=orientation)
 
 
-def _write_head(folder: pathlib.Path, number: int, rng: np.random.Generator, size_xyz) -> None:
+def _write_head(folder: pathlib.Path, number: int, rng: np.random.Generator, size_xyz: Sequence[int]) -> None:
     volume, labels = draw_head(rng, size_xyz)
     files = _head_files(folder, "HGG" if (labels == 4).any() else "LGG", number)
     arrays = [volume.voxels[..., channel].astype(np.int16) for channel in range(len(MODALITIES))] + [labels]

@@ -48,8 +48,11 @@ class _Body(NamedTuple):
 def draw_abdomen(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """A CT of about `size_xyz` voxels (the slice count varies by a quarter) and its labels.
 
-    Returns the Volume (voxels int16 (z, y, x, 1) in HU, noise of 10 to 15 HU, canonical orientation) and labels uint8
-    (z, y, x): 1 liver, 2 lesion. One case in eight has no lesion, the others one to six.
+    One case in eight has no lesion, the others one to six.
+
+    Returns:
+        Volume, voxels int16 (z, y, x, 1) in HU, noise of 10 to 15 HU, canonical orientation.
+        labels, uint8 (z, y, x): 1 liver, 2 lesion.
     """
     width, height, depth = size_xyz
     slices = max(8, round(depth * rng.uniform(0.75, 1.25)))
@@ -193,7 +196,7 @@ def _paint_spine(canvas: np.ndarray, body: _Body) -> None:
 
 
 def _liver(rng: np.random.Generator, body: _Body, lungs: np.ndarray, top: float, kidney: np.ndarray) -> np.ndarray:
-    """Right lobe that narrows downwards, left lobe across the midline, cut by its neighbors: bool (z, y, x)."""
+    """Right lobe that narrows downward, left lobe across the midline, cut by its neighbors: bool (z, y, x)."""
     grown = rng.uniform(0.9, 1.06)
     tip = rng.uniform(0.24, 0.34)
     middle, half = (top + tip) / 2, (top - tip) / 2
@@ -214,7 +217,14 @@ def _liver(rng: np.random.Generator, body: _Body, lungs: np.ndarray, top: float,
     return drawing.largest_piece(liver & ~fissure)
 
 
-def _paint_vessels(rng, canvas: np.ndarray, body: _Body, liver: np.ndarray, hu: float, spacing_mm) -> None:
+def _paint_vessels(
+    rng: np.random.Generator,
+    canvas: np.ndarray,
+    body: _Body,
+    liver: np.ndarray,
+    hu: float,
+    spacing_mm: Sequence[float],
+) -> None:
     """Portal branches from the hilum and hepatic veins from the cava, as curves of tapering spheres in the liver."""
     inside = np.argwhere(liver)
     if not len(inside):
@@ -248,7 +258,9 @@ def _stamp(mask: np.ndarray, center: np.ndarray, radii: np.ndarray) -> None:
     mask[box] |= drawing.radius(np.ogrid[box], center, radii) <= 1
 
 
-def _paint_lesions(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray, spacing_mm) -> None:
+def _paint_lesions(
+    rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]
+) -> None:
     """Up to six hypodense lesions, round in mm, of a radius of a fortieth to a twelfth of the grid's width."""
     if rng.random() < NO_LESION_SHARE:
         return

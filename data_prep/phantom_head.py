@@ -1,6 +1,6 @@
 """A drawn glioma patient in the four MR modalities of BraTS, skull stripped, with BraTS's labels.
 
-Shapes are level sets in millimeters from the middle of the brain: x toward the right, y to the front, z upwards.
+Shapes are level sets in millimeters from the middle of the brain: x toward the right, y to the front, z upward.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,9 @@ BIAS_SHARE = 0.06
 def draw_head(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """A head of `size_xyz` voxels and its labels.
 
-    Returns the Volume (voxels float32 (z, y, x, 4): T1, T1 with contrast, T2, FLAIR, whole numbers, zero outside the
-    brain) and labels uint8 (z, y, x): 1 necrosis or solid core, 2 edema, 4 enhancing rim (high grade only).
+    Returns:
+        Volume, voxels float32 (z, y, x, 4): T1, T1 with contrast, T2, FLAIR, whole numbers, zero outside the brain.
+        labels, uint8 (z, y, x): 1 necrosis or solid core, 2 edema, 4 enhancing rim (high grade only).
     """
     width, height, slices = size_xyz
     shape = (slices, height, width)
@@ -62,7 +63,7 @@ def draw_head(rng: np.random.Generator, size_xyz: Sequence[int]) -> tuple[Volume
     return Volume(voxels=voxels, affine=affine, grid=grid, name="drawn head"), labels
 
 
-def _millimeters(rng: np.random.Generator, shape, spacing_zyx) -> list[np.ndarray]:
+def _millimeters(rng: np.random.Generator, shape: Sequence[int], spacing_zyx: Sequence[float]) -> list[np.ndarray]:
     """Coordinates (z, y, x) of every voxel, gently bent so that no two brains are alike."""
     size = rng.uniform(0.92, 1.03)
     coordinates = []
@@ -72,7 +73,7 @@ def _millimeters(rng: np.random.Generator, shape, spacing_zyx) -> list[np.ndarra
     return coordinates
 
 
-def _draw_brain(rng: np.random.Generator, x, y, z) -> tuple[np.ndarray, np.ndarray]:
+def _draw_brain(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tissue number of every voxel (intp) and the brain's mask (bool)."""
     shape = x.shape
 
@@ -117,7 +118,9 @@ def _draw_brain(rng: np.random.Generator, x, y, z) -> tuple[np.ndarray, np.ndarr
     return tissue, brain
 
 
-def _draw_tumor(rng: np.random.Generator, tissue: np.ndarray, brain: np.ndarray, spacing_zyx) -> np.ndarray:
+def _draw_tumor(
+    rng: np.random.Generator, tissue: np.ndarray, brain: np.ndarray, spacing_zyx: Sequence[float]
+) -> np.ndarray:
     """Paint one glioma into `tissue` and return its labels: edema that spares fluid, a core, its rim."""
     low_grade = rng.random() < LOW_GRADE_SHARE
     radius_mm = rng.uniform(20, 36)

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from ml_collections import ConfigDict
+
 GIBIBYTES_A_WORKER = 4  # what a worker takes at most for a 512 x 512 x 1000 scan
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def worker_count(config, jobs: int) -> int:
+def worker_count(config: ConfigDict, jobs: int) -> int:
     """`config.data.workers`, or as many as there are cores and as fit the memory; at most one a job."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fitting = min(len(os.sched_getaffinity(0)), memory // (GIBIBYTES_A_WORKER << 30))
@@ -20,10 +22,10 @@ def worker_count(config, jobs: int) -> int:
 
 
 @contextlib.contextmanager
-def workers(config, jobs: int) -> Iterator[ProcessPoolExecutor]:
+def workers(config: ConfigDict, jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Spawned processes with one thread each: linear algebra on several threads may differ in the last bit.
 
-    What was not begun when the block ends, such as by an error, is not begun any more.
+    What has not started when the block ends, such as by an error, is not started any more.
     """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # read by the libraries as they load, so it must be there before the processes are

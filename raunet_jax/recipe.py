@@ -9,12 +9,13 @@ from ml_collections import ConfigDict
 from configs import common
 from raunet_jax.tasks import stage_names
 
-# What a trained network and its patches are made of: a run cannot go on with another value.
-FIXED_FIELDS = (
-    "stage seed data window_hu patch_size box_margin liver_source network augment batch_size precision".split()
-)
-# Of these, what may differ: where things lie, how many processes prepare them, what is scored, and how it is computed.
-MOVABLE_FIELDS = "data.root data.prepared data.workers data.on_leak network.lowering network.remat".split()
+# Fields, or groups of them, with another value of which a run may go on: its name, how long and how fast it is trained,
+# which folds, what is made of the network's answers, where things lie, how many processes work, and how it is computed.
+# Every other field, a new one too, says what a trained network and its patches are made of.
+CHANGEABLE_FIELDS = (
+    "name epochs learning_rate plateau_patience loss_per_sample folds folds_at_once checkpoint_minutes "
+    "window threshold vote data.root data.prepared data.workers data.on_leak network.lowering network.remat"
+).split()
 RENAMED_FIELDS = {"voi": "liver_source", "data.tumor_share": "data.foreground_fraction"}
 RENAMED_REWRITES = {
     "turn": "matmul_transpose",
@@ -100,7 +101,7 @@ def last_stage(config: ConfigDict) -> ConfigDict:
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """`field: value in one, value in other` for each fixed field in which two stage recipes differ."""
+    """`field: value in one, value in other` for each field in which two stage recipes differ and may not."""
     ours, theirs = (_fixed(config) for config in (one, other))
     return [
         f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}"
@@ -113,5 +114,6 @@ def _fixed(config: ConfigDict) -> Mapping:
     """The values of the fields that may not change, by their dotted names."""
     from flax.traverse_util import flatten_dict  # Flax imports JAX, which takes a second
 
-    values = flatten_dict({field: config.to_dict()[field] for field in FIXED_FIELDS}, sep=".")
-    return {name: value for name, value in values.items() if name not in MOVABLE_FIELDS}
+    changeable = tuple(f"{field}." for field in CHANGEABLE_FIELDS)
+    values = flatten_dict(config.to_dict(), sep=".")
+    return {name: value for name, value in values.items() if not f"{name}.".startswith(changeable)}

@@ -93,6 +93,21 @@ def test_what_is_set_on_a_cascade_is_read_by_every_stage():
     assert list(recipe.stages_of(config)) == ["coarse", "voi", "tumor"]
 
 
+def test_a_data_field_that_is_new_is_shared_by_the_stages_of_a_cascade(monkeypatch):
+    plain = common.get_config
+
+    def with_a_new_field():
+        config = plain()
+        with config.data.unlocked():
+            config.data.added = 1
+        return config
+
+    monkeypatch.setattr(common, "get_config", with_a_new_field)
+    config = liver.get_config()
+    config.data.added = 7
+    assert [stage.data.added for stage in recipe.stages_of(config).values()] == [7, 7, 7]
+
+
 def test_the_papers_numbers():
     stages = recipe.stages_of(liver.get_config())
     assert [stage.patch_size for stage in stages.values()] == [(256, 256, 1), (224, 224, 32), (128, 128, 32)]

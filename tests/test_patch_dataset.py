@@ -1,6 +1,4 @@
 import collections
-import concurrent.futures
-import contextlib
 import functools
 import json
 import os
@@ -12,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from fractions import Fraction
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +20,7 @@ import tensorflow_datasets as tfds
 import tiny_lits
 from data_prep import cutting, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
+from raunet_jax import tasks
 from raunet_jax.imaging.geometry import Box
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -230,6 +230,32 @@ def test_head_scans_keep_their_modalities_and_merge_their_labels(tmp_path):
         assert record["low"].tolist() == [0, 0] and record["high"].tolist() == [32767, 32767]
 
 
+@pytest.mark.parametrize("single_model", [False, True])
+def test_a_new_task_is_a_row_of_the_table_and_a_recipe(lits, tmp_path, monkeypatch, single_model):
+    """Of whole volumes and any label: patches around foreground, at the scan's own resolution."""
+    row = tasks.Stage("spleen", "spleen", 1, "volume", False, "centered", Fraction(3), single_model=single_model)
+    spleen = tasks.Task(
+        {"spleen": tasks.Structure(1, "#ffffff")}, None, "custom", {"spleen": row}, merged=True, planned=True
+    )
+    monkeypatch.setitem(tasks.TASKS, "spleen", spleen)
+    tiny_lits.cut_here(monkeypatch)
+    config = tiny_lits.recipe(lits, tmp_path, "spleen", patches_per_case=0, foreground_fraction=1.0)
+    patch_set = patch_dataset.prepare(config)
+    splits = {"train", "validation"} if single_model else {"fold_0", "fold_1"}
+    assert set(patch_set.counts) == splits == set(patch_set.split) - {"test"}
+    assert sum(patch_set.counts.values()) == 3 * tiny_lits.CASES
+    for record in records_of(patch_set.folder, "+".join(splits)):
+        number = record["case"].decode().removeprefix("volume-")
+        window = tuple(slice(o, o + n) for o, n in zip(record["origin"], (8, 16, 16), strict=True))
+        hu, labels = (tiny_lits.read_zyx(lits / f"{kind}-{number}.nii.gz") for kind in ("volume", "segmentation"))
+        np.testing.assert_array_equal(record["image"][..., 0], hu[window])
+        np.testing.assert_array_equal(record["mask"][..., 0], labels[window] > 0)
+        assert record["mask"].any()
+
+    config.data.foreground = (1,)
+    assert patch_dataset.folder(config) != patch_set.folder
+
+
 def test_two_builders_of_one_set_build_it_once(lits, tmp_path, monkeypatch):
     config = tiny_lits.recipe(lits, tmp_path, cases=2)
     calls, sets = [], []
@@ -266,12 +292,30 @@ def test_tensorflow_is_never_imported(lits, tmp_path):
     assert done.stdout == ""  # kept for results
 
 
-def test_a_builder_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkeypatch):
+def test_a_build_leaves_nothing_in_the_temporary_folder(lits, tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    patch_dataset.RaunetPatches(tiny_lits.recipe(lits, tmp_path), [], {}, tmp_path, tmp_path, "key")
+    patch_dataset.prepare(tiny_lits.recipe(lits, tmp_path, cases=2))
     assert list(temporary.iterdir()) == []
+
+
+def test_a_set_killed_while_it_was_put_together_is_put_together_again(lits, built, tmp_path, monkeypatch):
+    config = tiny_lits.recipe(lits, tmp_path)
+    write_metadata = tfds.folder_dataset.write_metadata
+
+    def killed(**arguments):
+        write_metadata(**arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfds.folder_dataset, "write_metadata", killed)
+    with pytest.raises(KeyboardInterrupt):
+        patch_dataset.prepare(config)
+    target = patch_dataset.folder(config)
+    assert not target.exists() and list(target.parent.glob("incomplete.*"))
+    monkeypatch.undo()
+    assert files_of(patch_dataset.prepare(config).folder) == files_of(built[1].folder)
+    assert sorted(path.name for path in target.parent.iterdir()) == [".lock", "1.0.0"]
 
 
 def test_the_key_follows_what_decides_the_bytes_and_nothing_else(lits, tmp_path):
@@ -336,15 +380,7 @@ def test_a_case_that_fails_for_lack_of_memory_is_tried_again_and_the_others_are_
             raise MemoryError
         yield from real(config, job)
 
-    class Here:
-        """A pool of no processes, so that the fault can be planted."""
-
-        def submit(self, function, *arguments):
-            future = concurrent.futures.Future()
-            future.set_result(function(*arguments))
-            return future
-
-    monkeypatch.setattr(cutting, "workers", lambda config, jobs: contextlib.nullcontext(Here()))
+    tiny_lits.cut_here(monkeypatch)
     monkeypatch.setattr(cutting, "records", out_of_memory)
     with pytest.raises(cutting.PatchSetError, match="volume-2: MemoryError. The other cases are cut and kept"):
         patch_dataset.prepare(config)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep import sampling
+from raunet_jax import tasks
 
 
 def origins(stage, labels, patch_shape, count, foreground_fraction=0.5, seed=0, voxels=None):
@@ -110,6 +112,28 @@ def test_brain_patches_around_tumor_hold_tumor():
 def test_the_same_generator_draws_the_same_patches():
     labels = np.random.default_rng(0).integers(0, 3, (12, 12, 12), np.uint8)
     np.testing.assert_array_equal(*[origins("tumor", labels, (4, 4, 4), 9, seed=3) for _ in range(2)])
+
+
+def test_a_stage_is_sampled_by_its_row_alone(monkeypatch):
+    """Label 2 is the foreground of this stage of whole volumes; label 1 and what is above the minimum is healthy."""
+    row = tasks.Stage("spleen", "spleen", 2, "volume", False, "centered", Fraction(7, 2))
+    spleen = tasks.Task({"spleen": tasks.Structure(2, "#fff")}, None, "custom", {"spleen": row}, merged=True)
+    monkeypatch.setitem(tasks.TASKS, "spleen", spleen)
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[2, 2, 2], labels[4, 4, 4], labels[6, 6, 6] = 2, 1, 1
+    voxels = np.where(labels == 1, 50, -10).astype(np.int16)[..., None]
+    assert origins("spleen", labels, (1, 1, 1), 3, foreground_fraction=1.0, voxels=voxels).tolist() == [[2, 2, 2]] * 3
+    healthy = origins("spleen", labels, (1, 1, 1), 20, foreground_fraction=0.0, voxels=voxels)
+    assert {tuple(origin) for origin in healthy.tolist()} == {(4, 4, 4), (6, 6, 6)}
+    assert sampling.mean_patches("spleen", "lits", 0.0) == Fraction(7, 2)
+
+    monkeypatch.setitem(spleen.stages, "spleen", dataclasses.replace(row, sampler="slices"))
+    kept = origins("spleen", labels, (1, 9, 9), None)[:, 0].tolist()
+    assert 2 in kept and len(kept) == 1 + round(8 / 3)
+
+
+def test_every_stage_names_a_sampler_that_there_is():
+    assert {tasks.stage_of(name).sampler for name in tasks.stage_names()} == set(sampling.SAMPLERS)
 
 
 def test_what_cannot_be_sampled_is_said_in_words():

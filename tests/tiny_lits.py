@@ -1,14 +1,16 @@
 """A LiTS folder small enough to cut in milliseconds, written with nibabel alone so that it can judge our readers."""
 
+import concurrent.futures
+import contextlib
+
 import nibabel as nib
 import numpy as np
 
 from configs import common
+from data_prep import cutting
 
 SHAPES = ((40, 36, 14), (36, 40, 20), (44, 40, 9), (40, 40, 16), (38, 36, 15), (36, 36, 18))
 NO_TUMOR = 4
-
-
 CASES = len(SHAPES)
 
 
@@ -39,3 +41,17 @@ def recipe(root, prepared, stage="tumor", patch_size=(16, 16, 8), **data):
 
 def read_zyx(path):
     return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+
+
+class _Here:
+    """A pool of no processes."""
+
+    def submit(self, function, *arguments):
+        future = concurrent.futures.Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def cut_here(monkeypatch):
+    """Cut patches in this process: faults can be planted, and no process need start."""
+    monkeypatch.setattr(cutting, "workers", lambda config, jobs: contextlib.nullcontext(_Here()))

@@ -6,6 +6,7 @@ from raunet_jax.commands.request import Request
 
 
 def run(request: Request) -> int:
+    """Exit status 1 when a case had to be left out of a patch set."""
     status = 0
     for stage in recipe.stages_of(request.planned_recipe()).values():
         if stage.liver_source == "predicted":
