@@ -15,7 +15,6 @@ from raunet_jax import tasks
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Repair, Volume, load_mask, load_scan, log_repairs
 from raunet_jax.names import natural
-from raunet_jax.tasks import task_of
 
 log = logging.getLogger("raunet_jax")
 
@@ -132,7 +131,7 @@ def load_labels(case: Case, volume: Volume, config: ConfigDict, repair: bool) ->
     """
     if case.mask.is_dir():
         return ircadb.read_labels(case.mask, case.images[0], volume), ()
-    task = task_of(config.stage)
+    task = tasks.task_of(config.stage)
     allowed = case.labels if task.merged else task.labels or case.labels
     labels, repairs = load_mask(case.mask, volume, allowed, repair)
     if task.merged:

@@ -5,9 +5,6 @@ from ml_collections import ConfigDict
 from raunet_jax import tasks
 from raunet_jax.imaging.geometry import Box, View, expand, whole
 
-# For inference.lesion_table alone.
-FOREGROUND = {name: tasks.stage_of(name).foreground for name in tasks.stage_names()}
-
 
 def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, config: ConfigDict) -> View:
     """The view that `stage` has of a volume.
