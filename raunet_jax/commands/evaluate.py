@@ -25,6 +25,7 @@ from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.read_ahead import CASE_ERRORS, Saving, pipeline
 from raunet_jax.run_folder import Parts, RunFolder
+from raunet_jax.scores.attribution import summarize as summarize_attribution
 
 log = logging.getLogger("raunet_jax")
 
@@ -139,7 +140,7 @@ def evaluate(
         for beginning in _unseen(set(models)):
             for values in (summary, *summary["cases"]):
                 values |= {name: None for name in values if name.startswith(beginning)}
-    summary |= {"attribution": attribution.summarize(cases), "stage_1_unseen": _stage_1_unseen(cases)}
+    summary |= {"attribution": summarize_attribution(cases), "stage_1_unseen": _stage_1_unseen(cases)}
     summary["source"] = last.data.source
     summary["failed"] = failed
     scores.write_scores(output / "scores.json", summary)
