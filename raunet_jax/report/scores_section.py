@@ -55,4 +55,4 @@ def _detection(scores: dict) -> Html:
         for name, value in scores[group].items():
             label = f"{title} {name}".replace("_greater_zero", " (any overlap)").replace("_", " ")
             rows.append((label, number(value), number(look_up(scores, (f"{group}_without_habits", name)))))
-    return markup.table(("", "as the LiTS program", "without its habits"), rows)
+    return markup.table(("", "official (LiTS's program)", "corrected (without its quirks)"), rows)
