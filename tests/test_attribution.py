@@ -9,40 +9,36 @@ import exact_models
 from exact_models import model, rule
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import read_nifti
-from raunet_jax.inference import attribution
-from raunet_jax.inference.cascade import Segmentation, segment
+from raunet_jax.inference.attribution import attribute
+from raunet_jax.inference.cascade import segment
+from raunet_jax.scores.attribution import OUTCOMES, lesion_outcomes, summarize, voxel_outcomes
 
 
-def found(labels, box):
-    return Segmentation(labels.astype(np.uint8), {}, box)
-
-
-def test_every_reference_tumor_voxel_has_one_end():
+def test_every_reference_tumor_voxel_has_one_outcome():
     reference = np.ones((4, 6, 10), np.uint8)
     reference[1, 2, :8] = 2
     labels = np.zeros_like(reference)
     labels[:, :, 2:6] = 1  # the liver that was found
     labels[1, 2, 5] = 2  # and the tumor in it
-    ends = attribution.tumor_ends(reference, found(labels, Box((0, 0, 1), (4, 6, 10))))
+    outcomes = voxel_outcomes(reference, labels, Box((0, 0, 1), (4, 6, 10)))
     # x = 0 lies outside the box; 1, 6 and 7 inside it but in no liver; 2, 3 and 4 were called liver
-    assert ends[1, 2, :8].tolist() == [0, 1, 2, 2, 2, 3, 1, 1]
-    assert (ends[reference != 2] == -1).all()
+    assert outcomes[1, 2, :8].tolist() == [0, 1, 2, 2, 2, 3, 1, 1]
+    assert (outcomes[reference != 2] == -1).all()
 
 
 def test_without_a_box_nothing_is_lost_to_it():
     reference = np.zeros((2, 3, 4), np.uint8)
     reference[0, 0, 0] = 2
-    assert attribution.tumor_ends(reference, found(np.zeros_like(reference), None))[0, 0, 0] == 1
+    assert voxel_outcomes(reference, np.zeros_like(reference), None)[0, 0, 0] == 1
 
 
 def test_no_array_of_wide_numbers_is_made_of_a_whole_volume():
     reference = np.full((50, 100, 100), 2, np.uint8)
-    result = found(reference, Box((1, 0, 0), (50, 100, 100)))
     tracemalloc.start()
-    ends = attribution.tumor_ends(reference, result)
+    outcomes = voxel_outcomes(reference, reference, Box((1, 0, 0), (50, 100, 100)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (ends[0] == 0).all() and (ends[1:] == 3).all()
+    assert (outcomes[0] == 0).all() and (outcomes[1:] == 3).all()
     assert peak < 6 * reference.size  # bytes: int8 and a few masks; one int64 array alone is 8 a voxel
 
 
@@ -56,7 +52,7 @@ def scan(tmp_path, monkeypatch):
 def test_a_perfect_cascade_loses_nothing(scan):
     volume, labels = scan
     models = exact_models.models()
-    record = attribution.attribute(volume, labels, segment(volume, models), models)
+    record = attribute(volume, labels, segment(volume, models), models)
     voxels = int((labels == 2).sum())
     assert record["tumor_voxels"] == {
         "lost_to_box": 0,
@@ -72,7 +68,7 @@ def test_a_perfect_cascade_loses_nothing(scan):
 def test_a_blind_tumor_network_is_blamed_for_all(scan):
     volume, labels = scan
     models = exact_models.models() | {"tumor": model("tumor", rule(exact_models.NOTHING))}
-    record = attribution.attribute(volume, labels, segment(volume, models), models)
+    record = attribute(volume, labels, segment(volume, models), models)
     assert record["tumor_voxels"]["lost_to_tumor_network"] == (labels == 2).sum()
     assert record["lesions"]["lost_to_tumor_network"] == 2
     assert record["given_reference"] == {"liver_dice": 1, "tumor_dice": 0}
@@ -82,7 +78,7 @@ def test_a_liver_mask_that_leaves_tumors_out_is_blamed_and_stage_3_alone_would_h
     """A liver network that sees nothing as bright as tumor in the liver."""
     volume, labels = scan
     models = exact_models.models() | {"voi": model("voi", rule((90, 130)))}
-    record = attribution.attribute(volume, labels, segment(volume, models), models)
+    record = attribute(volume, labels, segment(volume, models), models)
     assert record["tumor_voxels"]["lost_to_liver_mask"] == (labels == 2).sum()
     assert record["lesions"]["lost_to_liver_mask"] == 2 and record["given_reference"]["tumor_dice"] == 1
     liver = labels >= 1
@@ -97,7 +93,7 @@ def test_a_box_in_the_wrong_place_is_blamed(scan):
     result = segment(volume, exact_models.models())
     result.box = Box((4, 44, 44), (8, 60, 60))
     result.labels[:] = 0
-    record = attribution.attribute(volume, labels, result, exact_models.models())
+    record = attribute(volume, labels, result, exact_models.models())
     assert record["tumor_voxels"]["lost_to_box"] == (labels == 2).sum() and record["lesions"]["lost_to_box"] == 2
     assert record["liver_voxels_outside_box"] == (labels >= 1).sum()
 
@@ -107,21 +103,21 @@ def test_a_lesion_lost_bit_by_bit_is_counted_for_the_stage_that_lost_most_of_it(
     reference[1, 1, :10] = 2  # one lesion of ten voxels
     labels = np.zeros_like(reference)
     labels[:, :, 4:] = 1
-    ends = attribution.tumor_ends(reference, found(labels, Box((0, 0, 3), (3, 5, 12))))
-    assert [int((ends == end).sum()) for end in range(4)] == [3, 1, 6, 0]
-    assert attribution._lesion_ends(reference, ends) == dict(zip(attribution.OUTCOMES, (0, 0, 1, 0), strict=True))
+    outcomes = voxel_outcomes(reference, labels, Box((0, 0, 3), (3, 5, 12)))
+    assert [int((outcomes == outcome).sum()) for outcome in range(4)] == [3, 1, 6, 0]
+    assert lesion_outcomes(reference, outcomes) == dict(zip(OUTCOMES, (0, 0, 1, 0), strict=True))
 
 
 def test_sums_over_cases():
     record = {
-        "tumor_voxels": dict(zip(attribution.OUTCOMES, (1, 2, 3, 4), strict=True)),
-        "lesions": dict(zip(attribution.OUTCOMES, (0, 1, 0, 1), strict=True)),
+        "tumor_voxels": dict(zip(OUTCOMES, (1, 2, 3, 4), strict=True)),
+        "lesions": dict(zip(OUTCOMES, (0, 1, 0, 1), strict=True)),
         "liver_voxels_outside_box": 5,
         "given_reference": {"liver_dice": 0.5, "tumor_dice": None},
     }
     other = record | {"given_reference": {"liver_dice": 1.0, "tumor_dice": 0.25}}
-    summary = attribution.summarize([{"attribution": record}, {"attribution": other}, {"case": "without"}])
+    summary = summarize([{"attribution": record}, {"attribution": other}, {"case": "without"}])
     assert list(summary["tumor_voxels"].values()) == [2, 4, 6, 8] and summary["lesions"]["found"] == 2
     assert summary["liver_voxels_outside_box"] == 10
     assert summary["given_reference"] == {"liver_dice": 0.75, "tumor_dice": 0.25}
-    assert attribution.summarize([{"case": "without"}]) is None
+    assert summarize([{"case": "without"}]) is None

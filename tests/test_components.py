@@ -76,3 +76,11 @@ def test_an_empty_mask_has_no_component():
 def test_of_equal_components_the_first_is_kept():
     mask = np.array([[[1, 1, 0, 1, 1]]])
     assert largest_component(mask).tolist() == [[[1, 1, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_voxels_one_apart_in_a_single_row_are_two_components(axis):
+    """Of [1, 0, 1] and the like cc3d alone says "maximum length exception"."""
+    mask = np.moveaxis(np.array([[[1, 0, 1]]]), 2, axis)
+    assert component_sizes(mask).tolist() == [1, 1]
+    assert label_components(mask)[0].ravel().tolist() == [1, 0, 2]

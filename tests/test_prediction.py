@@ -264,13 +264,14 @@ def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
 
 
 def test_the_page_of_a_task_of_its_own_calls_the_result_foreground(tmp_path, scans, monkeypatch):
-    looks = []
-    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, look: looks.append(look))
+    shown = []
+    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, settings: shown.append(settings))
     custom = model("voi", rule((140, 165)), window_hu=(-50.0, 250.0))
     custom.config.stage = "custom"
     assert predict({"custom": custom}, [scans / "c.nii"], tmp_path / "out")["failed"] == []
-    (look,) = looks
-    assert (look.shown, look.kind, look.window_hu, look.modalities) == ({"foreground": 1}, "ct", (-50, 250), ("ct",))
+    (settings,) = shown
+    assert [(name, structure.label) for name, structure in settings.structures.items()] == [("foreground", 1)]
+    assert (settings.modality, settings.window_hu, settings.channels) == ("ct", (-50, 250), ("ct",))
 
 
 def test_a_head_is_segmented_from_its_case_folder(tmp_path):

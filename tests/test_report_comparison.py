@@ -7,11 +7,14 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 
-from raunet_jax.commands import modes
+from raunet_jax.commands import report
+from raunet_jax.commands.request import Request
 from raunet_jax.report import drawing
-from raunet_jax.report.comparison import compare, differences_figure, statistics, write_comparison
+from raunet_jax.report.comparison import compare, statistics
+from raunet_jax.report.comparison_page import differences_figure, write_comparison
 from test_report_figures import has_color, pixels
 
 DICE_A = (0.90, 0.80, 0.95, 0.70, 0.88, 0.91, 0.77, 0.60)
@@ -44,6 +47,12 @@ def runs(tmp_path, ours, theirs):
         if scores is not None:
             (tmp_path / name / "scores.json").write_text(json.dumps(scores))
     return tmp_path / "a", tmp_path / "b"
+
+
+def report_comparison(ours, theirs):
+    """Run the command, which prints a table, and return the path of the page."""
+    assert report.run(Request(None, ours, compare=str(theirs))) == 0
+    return ours / "report" / "compare.html"
 
 
 NAMES = [f"case-{number}" for number in range(1, 9)]
@@ -79,7 +88,7 @@ def test_no_run_is_favored_where_the_interval_holds_0():
 @pytest.mark.parametrize("cases", [1, 2, 8])
 def test_equal_runs_and_few_cases_are_said_not_tested(tmp_path, capsys, cases):
     scores = custom(NAMES[:cases], DICE_A[:cases], HD95_A[:cases])
-    path = write_comparison(*runs(tmp_path, scores, scores))
+    path = report_comparison(*runs(tmp_path, scores, scores))
     assert "foreground Dice: no test: all differences are 0" in capsys.readouterr().out
     with open(path.with_suffix(".csv"), newline="") as file:
         row = next(csv.DictReader(file))
@@ -90,14 +99,14 @@ def test_equal_runs_and_few_cases_are_said_not_tested(tmp_path, capsys, cases):
 
 def test_three_pairs_are_too_few_for_a_test(tmp_path, capsys):
     ours, theirs = (custom(NAMES[:3], each[:3], each[:3]) for each in (DICE_A, DICE_B))
-    write_comparison(*runs(tmp_path, ours, theirs))
+    report_comparison(*runs(tmp_path, ours, theirs))
     assert "no test: 3 pairs differ, too few" in capsys.readouterr().out
 
 
 def test_cases_of_one_run_alone_are_named_and_a_score_needs_both(tmp_path, capsys):
     ours = custom(["only-a", *NAMES], (0.1, *DICE_A), (50.0, *HD95_A))
     theirs = custom([*NAMES, "z-1", "z-2"], (*DICE_B, 0.2, 0.3), (None, *HD95_B[1:], 1.0, 2.0))
-    path = write_comparison(*runs(tmp_path, ours, theirs))
+    path = report_comparison(*runs(tmp_path, ours, theirs))
     printed, page = capsys.readouterr().out, path.read_text()
     for text in ("Only A scores: only-a (1 case)", "Only B scores: z-1, z-2 (2 cases)"):
         assert text in printed and text in page
@@ -131,7 +140,7 @@ def test_lits_penalty_is_no_distance_and_cases_that_were_trained_on_are_named():
 
 def test_the_page_needs_no_other_file_and_names_both_runs(tmp_path, capsys):
     ours, theirs = custom(["<b>", *NAMES[1:]], DICE_A, HD95_A), custom(["<b>", *NAMES[1:]], DICE_B, HD95_B)
-    path = write_comparison(*runs(tmp_path, ours, theirs))
+    path = report_comparison(*runs(tmp_path, ours, theirs))
     assert path == tmp_path / "a" / "report" / "compare.html"
     page = path.read_text()
     assert not re.search(r"https?://|url\(|@import|<b>", page)
@@ -158,11 +167,14 @@ def _near(picture, color):
 
 
 def test_a_missed_brain_tumor_is_drawn_on_a_logarithmic_scale_not_dropped():
-    row = statistics(compare(custom(NAMES, DICE_A, HD95_A), custom(NAMES, DICE_B, (373.13, *HD95_B[1:]))).pairs[1])
-    assert row["n"] == 8
-    assert differences_figure(
-        compare(custom(NAMES, DICE_A, HD95_A), custom(NAMES, DICE_B, (373.13, *HD95_B[1:]))).pairs
-    )
+    pairs = compare(custom(NAMES, DICE_A, HD95_A), custom(NAMES, DICE_B, (373.13, *HD95_B[1:]))).pairs
+    assert statistics(pairs[1])["n"] == 8
+    dice, distance = differences_figure(pairs).axes
+    assert (dice.get_xscale(), distance.get_xscale()) == ("linear", "symlog")
+    (dots,) = distance.findobj(PathCollection)
+    assert dots.get_offsets()[:, 0].tolist() == pytest.approx(pairs[1].differences.tolist())
+    left, right = distance.get_xlim()
+    assert left < 3 - 373.13 < right
 
 
 def test_runs_that_cannot_be_compared_are_refused_in_words(tmp_path):
@@ -183,5 +195,21 @@ def test_runs_that_cannot_be_compared_are_refused_in_words(tmp_path):
 
 def test_report_compares_when_it_is_told_with_what(tmp_path, capsys):
     ours, theirs = runs(tmp_path, custom(NAMES, DICE_A, HD95_A), custom(NAMES, DICE_B, HD95_B))
-    assert modes.report(modes.Request(None, ours, compare=str(theirs))) == 0
-    assert capsys.readouterr().out.endswith(f"page: {ours / 'report' / 'compare.html'}\n")
+    written = write_comparison(ours, theirs)
+    assert capsys.readouterr().out == ""
+    assert written.page == report_comparison(ours, theirs)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"A: {ours}\nB: {theirs}\n8 cases that both runs scored")
+    assert printed.endswith(f"page: {ours / 'report' / 'compare.html'}\n")
+
+
+def test_whatever_structures_both_runs_score_are_compared_those_of_the_tasks_first():
+    one, two = {"dice": 0.5, "assd": 1.0}, {"dice": 0.75, "assd": 2.0}
+    ours = {"case": "a", "spleen": one, "foreground": one, "left_kidney": one, "liver": one, "burden": {"error": 0.1}}
+    theirs = {"case": "a", "left_kidney": two, "liver": two, "spleen": two, "tumor": two, "foreground": two}
+    found = compare(*({"rule": "custom", "cases": [case]} for case in (ours, theirs)))
+    assert [(pairs.structure, pairs.score) for pairs in found.pairs] == [
+        (structure, score)
+        for structure in ("liver", "foreground", "spleen", "left_kidney")
+        for score in ("dice", "assd")
+    ]

@@ -4,15 +4,25 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+from matplotlib.text import Text
 from PIL import Image
 from scipy import ndimage
 
+from configs import brats, custom, liver_coarse, liver_tumor
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import Grid, Volume
 from raunet_jax.report import curves, drawing, figures
+from raunet_jax.report.display import CaseImages, display_settings
 from raunet_jax.report.planes import PLANES, scale_bar_mm
 from raunet_jax.report.surface import shaded, surface_views
+from raunet_jax.tasks import LIVER, TUMOR
+
+LIVER_AND_TUMOR = display_settings(liver_tumor.get_config())
+BRAIN = display_settings(brats.get_config())
 
 
 def make_volume(voxels_zyx, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
@@ -22,8 +32,22 @@ def make_volume(voxels_zyx, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
     return Volume(voxels, affine, Grid(voxels.shape[2::-1], affine, None), "drawn")
 
 
-def pixels(png: bytes) -> np.ndarray:
+def pixels(figure: Figure, palette: bool = False) -> np.ndarray:
+    return read_png(drawing.png_bytes(figure, palette))
+
+
+def read_png(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def place(figure: Figure, axes, x: float, y: float) -> tuple[int, int]:
+    """Row and column of the pixel that a point of `axes` is drawn on."""
+    right, up = axes.transData.transform((x, y))
+    return int(figure.bbox.height - up), int(right)
 
 
 def has_color(picture: np.ndarray, color: str, tolerance: int = 24) -> bool:
@@ -57,7 +81,7 @@ def test_cube_in_millimeters_is_a_square_of_one_size_in_all_planes():
     spacing_mm = (5.0, 1.0, 2.0)
     voxels = np.full((16, 80, 40), -1000, np.int16)
     voxels[4:12, 20:60, 10:30] = 1000  # 40 mm each way
-    picture = pixels(figures.case_planes(make_volume(voxels, spacing_mm), None, None))
+    picture = pixels(figures.case_planes(CaseImages(make_volume(voxels, spacing_mm)), LIVER_AND_TUMOR))
     pieces, _ = ndimage.label(picture.min(axis=-1) > 128)
     sizes = [tuple(s.stop - s.start for s in piece) for piece in ndimage.find_objects(pieces)]
     squares = sorted(sizes, key=lambda size: -size[0] * size[1])[:3]
@@ -69,7 +93,7 @@ def test_cube_in_millimeters_is_a_square_of_one_size_in_all_planes():
 def test_bright_organ_on_the_patients_right_is_on_the_left_of_the_axial_picture():
     voxels = np.full((8, 40, 40), 0, np.int16)
     voxels[:, 5:12, 25:32] = 1000  # right and back
-    picture = pixels(figures.case_planes(make_volume(voxels), None, None))
+    picture = pixels(figures.case_planes(CaseImages(make_volume(voxels)), LIVER_AND_TUMOR))
     axial = picture[:, : picture.shape[1] // 3].min(axis=-1)
     pieces, _ = ndimage.label(axial > 230)
     largest = 1 + np.argmax(ndimage.sum_labels(axial > 230, pieces, range(1, pieces.max() + 1)))
@@ -121,15 +145,59 @@ def test_outlines_keep_their_colors_in_a_noisy_scan():
     prediction[2:10, 14:36, 14:36] = 1
     box = Box((1, 8, 8), (11, 40, 40))
     maps = {"liver": prediction.astype(np.float32)}
-    picture = pixels(figures.case_planes(make_volume(noise), reference, prediction, box, maps))
+    case = CaseImages(make_volume(noise), reference, prediction, box, maps)
+    picture = pixels(figures.case_planes(case, LIVER_AND_TUMOR), palette=True)
     for color in (drawing.REFERENCE, drawing.PREDICTION, drawing.FALSE_NEGATIVE, drawing.FALSE_POSITIVE):
         assert has_color(picture, color)
 
 
-def test_volume_without_any_mask_or_tissue_is_still_drawn():
-    for voxels in (np.full((2, 5, 5), -1000, np.int16), np.full((1, 1, 1), 50, np.int16)):
-        empty = np.zeros(voxels.shape, np.uint8)
-        assert figures.case_planes(make_volume(voxels), empty, empty).startswith(b"\x89PNG")
+def test_rows_of_a_case_are_named_after_its_structures_in_order():
+    reference, prediction = np.zeros((2, 6, 20, 20), np.uint8)
+    reference[1:5, 2:18, 2:18] = prediction[1:5, 3:18, 2:18] = 1
+    reference[2:4, 5:9, 5:9] = 2
+    maps = {"tumor": np.zeros(reference.shape, np.float32)}
+    case = CaseImages(make_volume(np.zeros(reference.shape, np.int16)), reference, prediction, None, maps)
+    titles = [text for text in texts(figures.case_planes(case, LIVER_AND_TUMOR)) if text[0].isupper() and text[1:]]
+    agreement = "agreement with the reference"
+    assert titles == ["Outlines", f"Liver: {agreement}", f"Tumor: {agreement}", "Tumor: probability"]
+    whole = CaseImages(make_volume(np.zeros((6, 20, 20, 4), np.float32)), reference > 1, prediction)
+    assert f"Whole tumor: {agreement}" in texts(figures.case_planes(whole, BRAIN))
+
+
+def test_a_voxel_is_painted_where_it_lies_in_each_plane():
+    """One voxel missed at index (z, y, x) = (4, 7, 3), one found where there is none at (4, 2, 3)."""
+    shape, spacing_mm = (6, 10, 8), (5.0, 2.0, 1.0)
+    reference, prediction = np.zeros((2, *shape), np.uint8)
+    reference[3:6, 5, 2:5] = prediction[3:6, 5, 2:5] = 1
+    reference[4, 7, 3] = prediction[4, 2, 3] = 1
+    case = CaseImages(make_volume(np.full(shape, -1000, np.int16), spacing_mm), reference, prediction)
+    figure = figures.case_planes(case, display_settings(liver_coarse.get_config()))
+    picture = pixels(figure)
+    axial = figure.axes[5]  # a row is its legend and three planes
+    for y, color in ((7, drawing.FALSE_NEGATIVE), (2, drawing.FALSE_POSITIVE)):
+        # x and y rise toward the patient's right and front, which are drawn at the left and on top
+        here = picture[place(figure, axial, (shape[2] - 3 - 0.5) * 1.0, (shape[1] - y - 0.5) * 2.0)]
+        assert here == pytest.approx(0.8 * 255 * np.array(to_rgb(color)), abs=3)  # the scan below is black
+    beside = picture[place(figure, axial, (shape[2] - 3 - 0.5) * 1.0, (shape[1] - 8 - 0.5) * 2.0)]
+    assert beside.max() == 0
+
+
+@pytest.mark.parametrize(
+    "shape, hu, gray",
+    [((2, 5, 5), -1000, 0), ((1, 1, 1), 50, 255 * 150 / 300)],  # in a window from -100 to 200 HU
+)
+def test_volume_without_any_mask_or_tissue_is_drawn_in_three_planes_all_the_same(shape, hu, gray):
+    empty = np.zeros(shape, np.uint8)
+    case = CaseImages(make_volume(np.full(shape, hu, np.int16)), empty, empty)
+    figure = figures.case_planes(case, LIVER_AND_TUMOR)
+    captions = [f"{plane.name}, slice {n // 2 + 1} of {n}" for plane, n in zip(PLANES, shape, strict=True)]
+    assert set(captions) <= set(texts(figure))
+    picture = pixels(figure)
+    assert len(figure.axes) == 4  # a legend and three planes: no row of agreement
+    for axes in figure.axes[1:]:
+        left, right, bottom, top = axes.axis()
+        x, y = left + 0.3 * (right - left), top + 0.3 * (bottom - top)
+        assert picture[place(figure, axes, x, y)] == pytest.approx([gray] * 3, abs=1.5)
 
 
 def test_every_modality_has_its_panel():
@@ -137,7 +205,9 @@ def test_every_modality_has_its_panel():
     channels[2:5, 4:16, 4:16] = (1, 5, 100, 3000)
     tumor = np.zeros((6, 20, 20), np.uint8)
     tumor[3, 8:12, 8:12] = 1
-    picture = pixels(figures.modality_planes(make_volume(channels), ("t1", "t1ce", "t2", "flair"), tumor, None))
+    figure = figures.modality_planes(CaseImages(make_volume(channels), tumor), BRAIN)
+    assert [text for text in texts(figure) if text in BRAIN.channels] == ["t1", "t1ce", "t2", "flair"]
+    picture = pixels(figure, palette=True)
     for panel in np.array_split(picture, 4, axis=1):
         assert panel.max() > 200
         assert has_color(panel, drawing.REFERENCE)
@@ -158,15 +228,33 @@ def test_rays_meet_a_sphere_in_a_disc_that_darkens_toward_its_edge():
         assert light[20, 29] == pytest.approx(0.3 + 0.7 * cosine, abs=0.08)
 
 
-def test_surfaces_are_drawn_with_and_without_tumors_and_not_at_all_without_liver():
-    mask = np.zeros((6, 30, 30), np.uint8)
-    assert surface_views({"prediction": mask}, (5, 1, 1)) is None
-    mask[1:5, 5:25, 5:25] = 1
-    plain = pixels(surface_views({"prediction": mask}, (5.0, 1.0, 1.0)))
-    mask[2:4, 10:18, 10:18] = 2
-    with_tumor = pixels(surface_views({"prediction": mask}, (5.0, 1.0, 1.0)))
-    assert plain.shape == with_tumor.shape
-    assert np.abs(plain - with_tumor).max() > 50
+def test_an_inner_structure_shines_through_the_outer_one_in_their_colors():
+    structures, spacing_mm = LIVER_AND_TUMOR.structures, (1.0, 1.0, 1.0)
+    mask = np.zeros((40, 40, 40), np.uint8)
+    assert surface_views({"prediction": mask}, spacing_mm, structures) is None
+    mask[2:38, 2:38, 2:38] = 1
+    mask[12:28, 12:28, 12:28] = 2  # cubes: their faces look straight at the reader
+    figure = surface_views({"prediction": mask}, spacing_mm, structures)
+    outer, inner = (np.array(to_rgb(structure.color)) for structure in (LIVER, TUMOR))
+    for axes in figure.axes[1:]:
+        picture = np.asarray(axes.images[0].get_array())
+        rows, columns = picture.shape[:2]
+        assert picture[rows // 2, columns // 2] == pytest.approx(0.55 * outer + 0.45 * inner, abs=0.02)
+        assert picture[rows // 5, columns // 2] == pytest.approx(0.55 * outer, abs=0.02)
+        assert picture[0, 0].max() == 0
+    assert {"liver", "tumor", "prediction, from the front", "prediction, from the feet", "1 cm"} <= set(texts(figure))
+
+
+def test_surfaces_of_a_recipe_that_finds_the_liver_alone_name_no_tumor():
+    mask = np.ones((6, 30, 30), np.uint8)
+    figure = surface_views({"reference": mask}, (5.0, 1.0, 1.0), display_settings(liver_coarse.get_config()).structures)
+    assert "liver" in texts(figure) and "tumor" not in texts(figure)
+
+
+def test_voxels_that_are_passed_over_when_surfaces_are_coarsened_leave_no_picture():
+    mask = np.zeros((2, 2, 700), np.uint8)
+    mask[1, 0, 699] = mask[0, 1, 0] = 1  # every other voxel is looked at, from (0, 0, 0) on
+    assert surface_views({"prediction": mask}, (1.0, 1.0, 1.0), LIVER_AND_TUMOR.structures) is None
 
 
 def metric_rows(epochs: int, **changed) -> list[dict]:
@@ -174,30 +262,73 @@ def metric_rows(epochs: int, **changed) -> list[dict]:
     return [row | {"epoch": epoch} | changed for epoch in range(1, epochs + 1)]
 
 
-def test_training_curves_take_missing_validation_and_a_single_epoch():
-    runs = {
-        "coarse fold 0": metric_rows(1),
-        "voi fold 0": metric_rows(3, validation_dice=None),
-        "fold 1": metric_rows(2),
-    }
-    light, dark = (curves.training_curves(runs, theme) for theme in (drawing.LIGHT, drawing.DARK))
-    assert light.startswith(b"\x89PNG")
-    assert light != dark
+@pytest.mark.parametrize("theme", [drawing.LIGHT, drawing.DARK])
+def test_training_curves_are_a_column_a_stage_and_a_line_a_fold(theme):
+    measured = metric_rows(3, validation_dice=None)
+    measured[1]["validation_dice"] = 0.75
+    stages = {"coarse": {0: metric_rows(1)}, "voi": {0: measured, 3: metric_rows(2, loss=0.25)}}
+    figure = curves.training_curves(stages, theme)
+    coarse, voi, coarse_dice, voi_dice = figure.axes
+    assert [axes.get_title(loc="left") for axes in (coarse, voi)] == ["coarse", "voi"]
+    assert [line.get_label() for line in voi.lines] == ["fold 0", "fold 3"]
+    assert [line.get_xydata().tolist() for line in voi.lines] == [
+        [[1, 0.5], [2, 0.5], [3, 0.5]],
+        [[1, 0.25], [2, 0.25]],
+    ]
+    assert [line.get_xydata().tolist() for line in voi_dice.lines] == [[[2, 0.75]], [[1, 0.4], [2, 0.4]]]
+    assert [line.get_xydata().tolist() for line in coarse_dice.lines] == [[[1, 0.4]]]
+    assert [line.get_color() for line in voi.lines] == list(theme.series[:2])
 
 
-def test_lowered_learning_rate_is_marked():
-    steady, lowered = metric_rows(4), metric_rows(4)
+def test_lowered_learning_rate_is_marked_where_it_was_lowered():
+    lowered = metric_rows(4)
     lowered[2]["learning_rate"] = lowered[3]["learning_rate"] = 1e-4
-    assert curves.training_curves({"fold 0": steady}) != curves.training_curves({"fold 0": lowered})
+    marks = []
+    for rows in (metric_rows(4), lowered):
+        figure = curves.training_curves({"": {0: rows}})
+        dotted = [[line for line in axes.lines if line.get_linestyle() == ":"] for axes in figure.axes]
+        marks.append([[line.get_xdata()[0] for line in lines] for lines in dotted])
+    assert marks == [[[], []], [[3], [3]]]
 
 
-def test_histogram_takes_a_scan_without_mask_and_a_constant_one():
-    scan = np.random.default_rng(0).integers(-1000, 400, (4, 8, 8)).astype(np.int16)
-    assert curves.intensity_histogram(make_volume(scan), None, (-100, 200)).startswith(b"\x89PNG")
-    constant = np.zeros((4, 8, 8), np.int16)
-    assert curves.intensity_histogram(make_volume(constant), np.ones_like(constant), (-100, 200)).startswith(b"\x89PNG")
+def test_histogram_counts_each_structure_without_what_lies_inside_it():
+    scan = np.zeros((4, 8, 8), np.int16)
+    reference = np.zeros(scan.shape, np.uint8)
+    reference[1:3], scan[1:3] = 1, 100  # half of the scan
+    reference[1, :4], scan[1, :4] = 2, 40  # a quarter of the liver
+    figure = curves.intensity_histogram(CaseImages(make_volume(scan), reference), LIVER_AND_TUMOR)
+    raw, windowed = figure.axes
+    shares = {}
+    for patch in raw.findobj(StepPatch):
+        values, edges, _ = patch.get_data()
+        shares[patch.get_label()] = {round(edges[i]): round(values[i], 6) for i in np.flatnonzero(values)}
+    # 128 bins between 0 and 100 HU, named by their lower edge
+    assert shares["whole scan"] == {0: 0.5, 40: 0.125, 99: 0.375}
+    assert shares["liver"] == {99: 1} and shares["tumor"] == {40: 1}
+    seen = {patch.get_label(): patch.get_data() for patch in windowed.findobj(StepPatch)}
+    for name, hu in (("liver", 100), ("tumor", 40)):
+        values, edges, _ = seen[name]
+        (bin_,) = np.flatnonzero(values)
+        assert edges[bin_] <= (hu + 100) / 300 < edges[bin_ + 1]  # of the window from -100 to 200 HU
+    assert [text.get_text() for text in raw.get_legend().get_texts()] == ["whole scan", "liver", "tumor"]
+
+
+def test_histogram_takes_a_scan_without_mask_and_a_constant_one_and_names_what_a_task_seeks():
+    scan = make_volume(np.random.default_rng(0).integers(-1000, 400, (4, 8, 8)).astype(np.int16))
+    config = custom.get_config()
+    config.data.modalities, config.window_hu = ("ct",), (-100.0, 200.0)
+    settings = display_settings(config)
+    raw, _ = curves.intensity_histogram(CaseImages(scan), settings).axes
+    assert [text.get_text() for text in raw.get_legend().get_texts()] == ["whole scan"]
+    constant = CaseImages(make_volume(np.zeros((4, 8, 8), np.int16)), np.ones((4, 8, 8), np.uint8))
+    raw, _ = curves.intensity_histogram(constant, settings).axes
+    assert [text.get_text() for text in raw.get_legend().get_texts()] == ["whole scan", "foreground"]
 
 
 def test_undefined_scores_are_left_out_of_the_distribution():
-    with_none = curves.score_distribution({"liver": [0.9, None, 0.8], "tumor": [None]})
-    assert with_none == curves.score_distribution({"liver": [0.9, 0.8], "tumor": []})
+    axes = curves.score_distribution({"liver": [0.9, None, 0.8], "tumor": [None]}).axes[0]
+    (dots,) = axes.findobj(PathCollection)
+    assert dots.get_offsets()[:, 0].tolist() == [0.9, 0.8]
+    quartiles, median = axes.lines
+    assert quartiles.get_xdata() == pytest.approx([0.825, 0.875]) and median.get_xdata() == pytest.approx([0.85])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["liver", "tumor"]

@@ -5,24 +5,32 @@ import io
 import json
 import pathlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import brats, common, liver_coarse, liver_tumor, liver_voi
-from raunet_jax import recipe
+from configs import brats, common, custom, liver_coarse, liver_tumor, liver_voi
+from raunet_jax import recipe, tasks
 from raunet_jax.imaging.volume import write_nifti
-from raunet_jax.report import markup
+from raunet_jax.report import case_table, markup
+from raunet_jax.report.display import display_settings
 from raunet_jax.report.page import write_report
 from raunet_jax.report.prediction_page import write_prediction_page
+from raunet_jax.report.structures import scored_structures
 from raunet_jax.scores.brats import score_brain_case, summarize_brain
+from raunet_jax.scores.custom import score_custom_case, summarize_custom
 from raunet_jax.scores.liver import score_liver_case, summarize_liver
 from raunet_jax.scores.tables import write_scores
+from raunet_jax.tasks import Stage, Structure, Task
+from test_report_figures import has_color, read_png
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 SPACING_MM = (5.0, 2.0, 2.0)
+LIVER_AND_TUMOR = display_settings(liver_tumor.get_config())
 
 
 class Outline(HTMLParser):
@@ -31,6 +39,7 @@ class Outline(HTMLParser):
     def __init__(self, page: str):
         super().__init__()
         self.open, self.ids, self.links, self.sources, self.tags = [], [], [], [], []
+        self.text, self.pictures = [], {}  # all that is read, the recipe's fields left out; alt -> PNG
         self.feed(page)
         assert self.open == []
 
@@ -42,9 +51,20 @@ class Outline(HTMLParser):
         self.ids += [attrs["id"]] if "id" in attrs else []
         self.links += [attrs["href"]] if "href" in attrs else []
         self.sources += [attrs[name] for name in ("src", "srcset") if name in attrs]
+        if tag == "img":
+            self.text.append(attrs["alt"])
+            self.pictures[attrs["alt"]] = base64.b64decode(attrs["src"].split(",")[1])
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script", "pre"} & set(self.open):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text).lower()
 
 
 def read_page(path: pathlib.Path) -> tuple[str, Outline]:
@@ -186,10 +206,112 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 def test_single_stage_run_shows_its_folds_and_compares_livers_only(tmp_path):
     (tmp_path / "config.json").write_text(recipe.to_json(liver_voi.get_config()))
     add_metrics(tmp_path / "fold_0")
-    add_case(tmp_path, "volume-1")
-    page, _ = read_page(write_report(tmp_path))
-    assert ">fold 0<" in page
+    summary = summarize_liver([add_case(tmp_path, "volume-1")])
+    for values in (summary, *summary["cases"]):  # as evaluate leaves out what the run has no stage for
+        values |= {name: None for name in values if name.startswith(("tumor", "detection", "lesions"))}
+    write_scores(tmp_path / "scores.json", summary)
+    page, outline = read_page(write_report(tmp_path))
+    assert ">fold 0<" in page and "liver dice" in outline.words and "liver hd95, mm" in outline.words
     assert "224 × 224 × 32" in page
+    assert "tumor" not in outline.words
+    for alt in ("surfaces of what was found", "three planes with outlines and probabilities"):
+        assert not has_color(read_png(outline.pictures[f"volume-1: {alt}"]), tasks.TUMOR.color, 8)
+
+
+def test_a_page_is_made_without_jax_and_matplotlib_waits_until_something_is_drawn():
+    modules = "page", "prediction_page", "comparison_page"
+    imports = "; ".join(f"import raunet_jax.report.{module}" for module in modules)
+    code = f"{imports}; import sys; print([name for name in ('jax', 'flax', 'matplotlib') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def own_recipe(stage: str):
+    """A custom recipe of CTs as `plan` completes it."""
+    config = custom.get_config()
+    config.stage, config.data.modalities, config.window_hu = stage, ("ct",), (-50.0, 150.0)
+    config.patch_size, config.batch_size = (64, 64, 32), 2
+    return config
+
+
+def add_own_case(folder: pathlib.Path, name: str, ending: str) -> tuple[dict, np.ndarray, np.ndarray]:
+    """A scan, its reference, what was found and its map; return the record, what was found and the reference."""
+    scan, labels, found = draw()
+    reference, found = (labels == 2).astype(np.uint8) * 200, (found == 2).astype(np.uint8)
+    images, mask = folder / "data" / f"{name}.nii.gz", folder / "data" / f"{name}_labels.nii.gz"
+    write_nifti(images, scan, AFFINE, "LPS")
+    write_nifti(mask, reference, AFFINE, "LPS")
+    evaluation = folder / "evaluation"
+    write_nifti(evaluation / f"{name}_seg.nii.gz", found, AFFINE, "LPS")
+    write_nifti(evaluation / f"{name}_{ending}.nii.gz", found.astype(np.float32), AFFINE, "LPS")
+    record = {"case": name, "images": [str(images)], "mask": str(mask), "box": None, "seconds": 1.5, "warnings": []}
+    (evaluation / f"{name}.json").write_text(json.dumps(record))
+    return record, found, reference
+
+
+def test_page_of_anybodys_own_task_speaks_of_its_foreground_alone(tmp_path):
+    (tmp_path / "config.json").write_text(recipe.to_json(own_recipe("custom")))
+    record, found, reference = add_own_case(tmp_path, "case-1", "foreground")
+    case = {"case": "case-1"} | score_custom_case(found, reference, SPACING_MM)
+    write_scores(tmp_path / "scores.json", summarize_custom([case]))
+    page, outline = read_page(write_report(tmp_path))
+    assert "No pictures" not in page  # any label of the reference may be foreground
+    assert "RA-UNet: foreground" in page and f"{case['foreground']['dice']:.3f}" in page
+    assert "from −50 to 150 HU" in page
+    assert "liver" not in outline.words and "tumor" not in outline.words
+    surfaces = read_png(outline.pictures["case-1: surfaces of what was found"])
+    assert has_color(surfaces, tasks.TASKS["custom"].structures["foreground"].color, 8)  # of the legend
+    for organ in (tasks.LIVER, tasks.TUMOR):
+        assert not has_color(surfaces, organ.color, 8)
+
+
+@pytest.fixture
+def spleen(monkeypatch):
+    """One more row of the table of tasks, which is all that a new task needs."""
+    stage = Stage("spleen of dogs", "dog_spleen", 1, "volume", False, "centered", map="milt")
+    task = Task({"dog spleen": Structure(1, "#3366ff")}, None, "custom", {"spleen": stage}, merged=True)
+    monkeypatch.setitem(tasks.TASKS, "spleen", task)
+    return own_recipe("spleen")
+
+
+def test_a_new_task_names_and_colors_its_own_pages(tmp_path, spleen):
+    (tmp_path / "config.json").write_text(recipe.to_json(spleen))
+    record, _, _ = add_own_case(tmp_path, "case-1", "milt")
+    page, outline = read_page(write_report(tmp_path))
+    assert "RA-UNet: spleen of dogs" in page and ">spleen of dogs<" in page
+    summary = {"cases": [record | {"input": record["images"][0], "dog_spleen_ml": 3.125}], "failed": []}
+    output = tmp_path / "evaluation"
+    (output / "summary.json").write_text(json.dumps(summary))
+    page, predicted = read_page(write_prediction_page(output, display_settings(spleen)))
+    assert "dog spleen, mL" in page and "3.12" in page
+    for each in (outline, predicted):
+        for words in ("liver", "tumor", "foreground", "no pictures"):
+            assert words not in each.words
+        assert has_color(read_png(each.pictures["case-1: surfaces of what was found"]), "#3366ff", 8)
+    assert display_settings(spleen).maps == {"milt": "dog spleen"}
+
+
+def test_scores_of_a_new_task_are_found_under_the_name_of_its_structure(spleen):
+    def scores(**structures):
+        return {"rule": "custom", "cases": [{"case": "one", "voxels": {"n": 1}} | structures]}
+
+    one = {"dice": 0.75, "sensitivity": 0.5, "rvd": None, "hausdorff95": 2.25, "assd": 1.0}
+    table = case_table.section([], scores(dog_spleen=one), {})
+    assert re.findall(r'<th scope="col">(.*?)</th>', table)[:-2] == [
+        "case",
+        "Dice",
+        "sensitivity",
+        "HD95, mm",
+        "ASSD, mm",
+    ]
+    assert "0.750" in table and "2.2" in table
+    table = case_table.section([], scores(dog_spleen=one, kidney={"dice": 0.25}), {})
+    assert "dog spleen Dice" in table and "kidney Dice" in table
+    assert scored_structures(scores(kidney=one, dog_spleen=one, tumor=one, liver=one)["cases"]) == [
+        "liver",
+        "tumor",
+        "dog_spleen",
+        "kidney",
+    ]
 
 
 def test_brain_run_shows_every_modality_and_its_own_scores(tmp_path):
@@ -211,7 +333,9 @@ def test_brain_run_shows_every_modality_and_its_own_scores(tmp_path):
     page, outline = read_page(write_report(tmp_path))
     assert "B1: every modality" in page
     assert "Sensitivity" in page
+    assert "RA-UNet: whole brain tumor" in page
     assert "intensities" not in outline.ids
+    assert "liver" not in outline.words and "foreground" not in outline.words
 
 
 def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_picture(tmp_path):
@@ -228,7 +352,7 @@ def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_pictur
     case |= {"box": None, "lesions": [{"volume_mm3": 12250.0, "centroid_mm": [1.0, -2.0, 3.0]}]}
     failed = [{"input": "bad.nii.gz", "reason": "ends early"}]
     (output / "summary.json").write_text(json.dumps({"cases": [case], "failed": failed}))
-    page, _ = read_page(write_prediction_page(output))
+    page, _ = read_page(write_prediction_page(output, LIVER_AND_TUMOR))
     for text in ("1,530", "12.2", "0.80", "box at border", "bad.nii.gz", "ends early", "12,250.00", "1.0, −2.0, 3.0"):
         assert text in page
     with Image.open(output / "scan.png") as picture:
@@ -256,13 +380,13 @@ def test_a_cases_article_lists_the_lesions_found_and_missed(cascade):
 
 def test_prediction_without_a_single_success_still_has_a_page(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"cases": [], "failed": [{"input": "a", "reason": "b"}]}))
-    page, _ = read_page(write_prediction_page(tmp_path))
+    page, _ = read_page(write_prediction_page(tmp_path, LIVER_AND_TUMOR))
     assert "1 of 1 inputs could not be segmented" in page
 
 
 def test_prediction_folder_without_summary_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"summary.json is missing"):
-        write_prediction_page(tmp_path)
+        write_prediction_page(tmp_path, LIVER_AND_TUMOR)
 
 
 def test_numbers_are_read_as_a_person_writes_them():

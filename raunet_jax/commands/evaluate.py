@@ -27,6 +27,7 @@ from raunet_jax.names import REFERENCE_ENDING
 from raunet_jax.progress import progress
 from raunet_jax.read_ahead import CASE_ERRORS, READ_ERRORS, pipeline
 from raunet_jax.run_folder import RunFolder
+from raunet_jax.scores.attribution import summarize as summarize_attribution
 
 log = logging.getLogger("raunet_jax")
 
@@ -193,7 +194,7 @@ def _summary(cases: list[dict], stage: str, ran: set[str]) -> dict:
     for prefix in () if task.merged else _unknown_scores(found):
         for values in (summary, *summary["cases"]):
             values |= {name: None for name in values if name.startswith(prefix)}
-    return summary | {"attribution": attribution.summarize(cases), "stage_1_unseen": _stage_1_unseen(cases)}
+    return summary | {"attribution": summarize_attribution(cases), "stage_1_unseen": _stage_1_unseen(cases)}
 
 
 def _unknown_scores(found: set[str]) -> list[str]:

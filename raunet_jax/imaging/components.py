@@ -44,8 +44,11 @@ def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarr
     Returns:
         (z, y, x) unsigned, 0 outside of the object; and how many components there are.
     """
-    foreground = np.ascontiguousarray(mask != 0)
-    return cc3d.connected_components(foreground, connectivity=connectivity, binary_image=True, return_N=True)
+    # With an empty slice behind: cc3d reserves too few numbers for some masks of a single row, such as 1 0 1.
+    foreground = np.zeros((len(mask) + 1, *mask.shape[1:]), bool)
+    foreground[:-1] = mask
+    numbers, total = cc3d.connected_components(foreground, connectivity=connectivity, binary_image=True, return_N=True)
+    return numbers[:-1], total
 
 
 def component_sizes(mask: np.ndarray, connectivity: int = 26) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The part of a run's page that says which stage lost which tumors."""
 
-from raunet_jax.inference.attribution import OUTCOMES
 from raunet_jax.names import natural
 from raunet_jax.report import markup
 from raunet_jax.report.markup import Html, number, tag
+from raunet_jax.scores.attribution import OUTCOMES
 
 _TITLES = dict(
     zip(
@@ -18,7 +18,7 @@ def section(scores: dict) -> Html | None:
     if not total:
         return None
     sums = [
-        (what.replace("_", " "), *(number(total[what][end]) for end in OUTCOMES))
+        (what.replace("_", " "), *(number(total[what][outcome]) for outcome in OUTCOMES))
         for what in ("tumor_voxels", "lesions")
     ]
     given, liver, tumor = total["given_reference"], scores["liver"], scores["tumor"]
@@ -30,8 +30,8 @@ def section(scores: dict) -> Html | None:
     for case in sorted(scores["cases"], key=lambda case: natural(case["case"])):
         record = case.get("attribution")
         if record:
-            lost = [f"{record['tumor_voxels'][end]:,} ({record['lesions'][end]})" for end in OUTCOMES]
-            keys = [record["tumor_voxels"][end] for end in OUTCOMES]
+            lost = [f"{record['tumor_voxels'][outcome]:,} ({record['lesions'][outcome]})" for outcome in OUTCOMES]
+            keys = [record["tumor_voxels"][outcome] for outcome in OUTCOMES]
             outside = record["liver_voxels_outside_box"]
             rows.append((case["case"], *zip(lost, keys, strict=True), (number(outside), outside)))
     return markup.section(

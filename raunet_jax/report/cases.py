@@ -1,36 +1,31 @@
-"""One case of a run or of a prediction: what is on disk about it, and its pictures."""
+"""One case of a run or of a prediction: what is on disk about it, its pictures and its lesions."""
 
 import json
 import pathlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from raunet_jax.imaging.geometry import Box
-from raunet_jax.imaging.volume import Volume, read_mask, read_nifti, read_scan
-from raunet_jax.names import natural
+from raunet_jax.imaging.volume import VolumeError, read_mask, read_nifti, read_scan
+from raunet_jax.names import MASK_ENDING, natural
 from raunet_jax.report import markup
-from raunet_jax.report.figures import BRAIN, CT_WINDOW_HU, LIVER, case_planes, modality_planes
+from raunet_jax.report.display import CaseImages, DisplaySettings
+from raunet_jax.report.drawing import png_bytes
+from raunet_jax.report.figures import case_planes, modality_planes
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.surface import surface_views
 
-_REFERENCE_LABELS = {"ct": (0, 1, 2), "mr": (0, 1, 2, 3, 4)}  # any label of a brain mask is whole tumor
-_MAPS = ("liver", "tumor", "brain", "foreground", "probability")  # endings of the probability maps beside a mask
+UNREADABLE = (VolumeError, OSError)  # what `read_case` raises
 
 
-@dataclass(frozen=True)
-class DisplaySettings:
-    """What must be known about a recipe to show a case as it was seen."""
+class Pictures(NamedTuple):
+    """PNG bytes; None where there is nothing to draw, or where one channel or several ask for other pictures."""
 
-    kind: str = "ct"  # ct | mr
-    structures: Mapping[str, int] | None = None  # name -> lowest label; None: those of the kind
-    window_hu: tuple[float, float] = CT_WINDOW_HU
-    modalities: tuple[str, ...] = ("ct",)
-
-    @property
-    def shown(self) -> Mapping[str, int]:
-        return self.structures or (BRAIN if self.kind == "mr" else LIVER)
+    planes: bytes
+    modalities: bytes | None
+    surfaces: bytes | None
 
 
 def look_up(values: dict | None, keys: tuple[str, ...]):
@@ -47,56 +42,45 @@ def read_records(folder: pathlib.Path) -> list[dict]:
     return [record | {"case": path.stem} for record, path in zip(records, paths, strict=True)]
 
 
-def _box(record: dict) -> Box | None:
-    box = record.get("box")
-    return Box(tuple(box["start"]), tuple(box["stop"])) if box else None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The pictures of a case as PNG bytes, and what else the page draws from the same scan."""
-
-    planes: bytes
-    modalities: bytes | None
-    surfaces: bytes | None
-    volume: Volume
-    reference: np.ndarray | None
-
-
-def draw_case(record: dict, images: list[str], mask: str | None, folder: pathlib.Path, look: DisplaySettings) -> Drawn:
-    """Draw a case from its scan, its reference `mask` (may be None) and CASE_seg.nii.gz and maps in `folder`.
+def read_case(
+    record: dict, images: Sequence[str], mask: str | None, folder: pathlib.Path, settings: DisplaySettings
+) -> CaseImages:
+    """Read a case's scan, its reference `mask` (may be None), and CASE_seg.nii.gz and probability maps in `folder`.
 
     Raises:
         VolumeError, OSError: a file is gone, damaged or of another grid; the message names it.
     """
-    volume = read_scan(images, look.kind, record.get("channels") or (), repair=True)
+    volume = read_scan(images, settings.modality, record.get("channels") or (), repair=True)
     name = pathlib.PurePath(record["case"]).name
-    only_organ = max(look.shown.values()) == 1
 
     def labels(path, allowed) -> np.ndarray:
-        read = read_mask(path, volume, allowed)
-        return (read >= 1).astype(np.uint8) if only_organ else read
+        return np.minimum(read_mask(path, volume, allowed), np.uint8(settings.highest_label))
 
-    reference = labels(mask, _REFERENCE_LABELS[look.kind]) if mask else None
-    found = folder / f"{name}_seg.nii.gz"
-    prediction = labels(found, (0, 1, 2)) if found.is_file() else None
-    maps = {"brain": "whole tumor", "probability": next(reversed(look.shown))}
-    probabilities = {}
-    for ending in _MAPS:
-        path = folder / f"{name}_{ending}.nii.gz"
-        if path.is_file():
-            probabilities[maps.get(ending, ending)] = read_nifti(path, "mr").voxels[..., 0]
-    box = _box(record)
-    planes = case_planes(volume, reference, prediction, box, probabilities, look.shown, look.kind, look.window_hu)
-    modalities = surfaces = None
-    channels = volume.voxels.shape[-1]
-    if channels > 1:
-        names = look.modalities if len(look.modalities) == channels else [f"channel {c}" for c in range(channels)]
-        modalities = modality_planes(volume, tuple(names), reference, prediction)
-    else:
-        masks = {"reference": reference, "prediction": prediction}
-        surfaces = surface_views({n: m for n, m in masks.items() if m is not None}, volume.spacing_mm)
-    return Drawn(planes, modalities, surfaces, volume, reference)
+    predicted = folder / f"{name}{MASK_ENDING}.nii.gz"
+    maps = {structure: folder / f"{name}_{ending}.nii.gz" for ending, structure in settings.maps.items()}
+    box = record.get("box")
+    return CaseImages(
+        volume,
+        labels(mask, settings.reference_labels) if mask else None,
+        labels(predicted, settings.predicted_labels) if predicted.is_file() else None,
+        Box(tuple(box["start"]), tuple(box["stop"])) if box else None,
+        {name: read_nifti(path, "mr").voxels[..., 0] for name, path in maps.items() if path.is_file()},
+    )
+
+
+def draw_case(case: CaseImages, settings: DisplaySettings) -> Pictures:
+    """Planes of every case, each channel of one that has several, surfaces of one that has a single one."""
+    planes = png_bytes(case_planes(case, settings), palette=True)
+    if case.volume.voxels.shape[-1] > 1:
+        return Pictures(planes, png_bytes(modality_planes(case, settings), palette=True), None)
+    surfaces = surface_views(case.masks, case.spacing_mm, settings.structures)
+    return Pictures(planes, None, surfaces and png_bytes(surfaces))
+
+
+def show_pictures(name: str, pictures: Pictures) -> list[Html]:
+    """The pictures of a case as elements of its article."""
+    words = ("three planes with outlines and probabilities", "every modality", "surfaces of what was found")
+    return [markup.image(png, f"{name}: {what}") for what, png in zip(words, pictures, strict=True) if png]
 
 
 def lesion_rows(lesions: list[dict] | None) -> list[Html]:

@@ -1,31 +1,21 @@
-"""Two runs on the same cases: paired differences of their scores, with an interval and a test, as page and CSV.
+"""Two runs on the same cases: paired differences of their scores, with an interval and a test.
 
 Differences are A - B of one case at a time, which removes how hard the case is for both; their spread is what says
 whether the runs differ. The interval is the bootstrap's over cases, the test Wilcoxon's signed-rank test, two-sided.
 """
 
-import json
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from raunet_jax.files import write_csv, write_text
 from raunet_jax.names import natural
-from raunet_jax.report import curves, drawing, markup
-from raunet_jax.report.drawing import Theme
-from raunet_jax.report.markup import Html, number, tag
+from raunet_jax.report.markup import number
+from raunet_jax.report.structures import scored_structures, shown_name
 from raunet_jax.scores.liver import PENALTY
 from raunet_jax.scores.statistics import LEVEL, SIGNIFICANT, mean_interval, signed_rank
 
-STRUCTURES = ("liver", "tumor", "whole_tumor", "foreground")
 SCORES = {"dice": "Dice", "assd": "ASSD", "rmsd": "RMSD", "msd": "MSD", "hausdorff95": "HD95"}  # distances in mm
-DRAWN = ("dice", "hausdorff95")  # HD95: the one distance that is the same under every rule
 _MARKS = {
     "{} was trained on": lambda case: case.get("leak"),
     "Stage 1 of {} was trained on": lambda case: case.get("stage_1_trained_on_it"),
@@ -33,7 +23,7 @@ _MARKS = {
         (case.get("liver") or {}).get("assd") == PENALTY
     ),
 }
-_LONG_MM = 100.0  # a longer difference, such as BraTS's 373.13 mm for a missed tumor, makes the scale logarithmic
+HEAD = ("", "n", "A", "B", "A − B", "median", f"{LEVEL:.0%} interval", "p", "favors")  # of `cells`
 
 
 class Pairs(NamedTuple):
@@ -62,25 +52,6 @@ class Comparison(NamedTuple):
     marked: tuple[str, ...]  # a sentence for each reason why some of the pairs are not like the others
 
 
-def write_comparison(run: str | os.PathLike, other: str | os.PathLike) -> pathlib.Path:
-    """Compare the scores of two run folders, A = `run` and B = `other`; print a table and return the page's path.
-
-    Writes RUN/report/compare.html, which needs no other file, and RUN/report/compare.csv, a row a score.
-
-    Raises:
-        FileNotFoundError: a run has no scores.json. ValueError: it cannot be read, the two are scored by different
-        rules, or no case is in both.
-    """
-    run, other = pathlib.Path(run), pathlib.Path(other)
-    compared = compare(_read_scores(run), _read_scores(other), str(run), str(other))
-    rows = [statistics(pairs) for pairs in compared.pairs]
-    path = run / "report" / "compare.html"
-    write_text(path, _page(compared, rows, str(run), str(other)))
-    write_csv(path.with_suffix(".csv"), rows)
-    _print(compared, rows, run, other)
-    return path
-
-
 def compare(ours: dict, theirs: dict, run: str = "A", other: str = "B") -> Comparison:
     """Pair two scores.json case by case. `run` and `other` name them in errors.
 
@@ -102,7 +73,7 @@ def compare(ours: dict, theirs: dict, run: str = "A", other: str = "B") -> Compa
     common = tuple(name for name in both if name not in changed)
     pairs = tuple(
         found
-        for structure in STRUCTURES
+        for structure in scored_structures([*ours["cases"], *theirs["cases"]])
         for score in SCORES
         if (found := _pairs(structure, score, common, here, there)).cases
     )
@@ -150,46 +121,6 @@ def statistics(pairs: Pairs) -> dict:
     }
 
 
-def differences_figure(pairs: Sequence[Pairs], theme: Theme = drawing.LIGHT) -> bytes:
-    """PNG with a dot a case, A - B, a row a structure and a column each for Dice and HD95; mean and its interval."""
-    names = list(dict.fromkeys(each.structure for each in pairs))
-    scores = [score for score in DRAWN if any(each.score == score for each in pairs)]
-    figure = drawing.new_figure(12, 1.1 + 0.8 * len(names))
-    for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
-        better = "right" if score == "dice" else "left"
-        title = SCORES[score] if score == "dice" else f"{SCORES[score]}, mm"
-        drawing.style_axes(axes, theme, title, f"A − B, a dot a case; A is better on the {better} of 0")
-        axes.axvline(0, color=theme.muted, linewidth=1.2, zorder=0)
-        for each in (each for each in pairs if each.score == score):
-            row = names.index(each.structure)
-            values, color = each.differences, theme.series[row % len(theme.series)]
-            jitter = np.random.default_rng(0).uniform(-0.16, 0.16, values.size)
-            axes.scatter(values, row + jitter, s=22, color=color, alpha=0.65, linewidths=0)
-            low, high = mean_interval(values.tolist())
-            if low is not None:
-                axes.plot((low, high), (row + 0.3, row + 0.3), color=color, linewidth=3)
-            axes.plot(values.mean(), row + 0.3, "|", color=theme.ink, markersize=11, markeredgewidth=2)
-            if np.abs(values).max() > _LONG_MM:
-                axes.set_xscale("symlog", linthresh=1)
-        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], color=theme.ink, fontsize=9)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-    figure.tight_layout()
-    return drawing.png_bytes(figure)
-
-
-def _read_scores(run: pathlib.Path) -> dict:
-    path = run / "scores.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: score that run first, with --mode=evaluate --workdir={run}")
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        scores = None
-    if not isinstance(scores, dict) or not {"cases", "rule"} <= scores.keys():
-        raise ValueError(f"{path} does not hold scores; make it again with --mode=evaluate --workdir={run}")
-    return scores
-
-
 def _value(case: dict, structure: str, score: str) -> float | None:
     value = (case.get(structure) or {}).get(score)
     return None if value == PENALTY else value
@@ -213,13 +144,14 @@ def _pairs(structure: str, score: str, cases: Sequence[str], here: dict, there: 
     return Pairs(structure, score, tuple(names), np.array(ours, np.float64), np.array(theirs, np.float64))
 
 
-def _notices(compared: Comparison, rows: list[dict]) -> list[str]:
+def notices(compared: Comparison, rows: Sequence[dict]) -> list[str]:
+    """A sentence each about cases that are not compared or not alike, and scores that are not tested."""
     lists = (
         ("Only A scores", compared.only_ours),
         ("Only B scores", compared.only_theirs),
         ("Not compared, since its reference mask is another in A than in B", compared.other_reference),
     )
-    untested = [f"{_title(row)}: {row['remark']}" for row in rows if row["remark"]]
+    untested = [f"{row_title(row)}: {row['remark']}" for row in rows if row["remark"]]
     return [*(f"{words}: {_named(names)}" for words, names in lists if names), *compared.marked, *untested]
 
 
@@ -227,7 +159,8 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names)} ({len(names)} case{'' if len(names) == 1 else 's'})"
 
 
-def _interval(row: dict) -> str:
+def interval(row: dict) -> str:
+    """The interval of a row of `statistics`, in words."""
     low, high = row[f"{LEVEL:.0%} from"], row[f"{LEVEL:.0%} to"]
     return "–" if low is None else f"{number(low)} to {number(high)}"
 
@@ -236,62 +169,12 @@ def _p(value: float | None) -> str:
     return "–" if value is None else "< .001" if value < 0.001 else number(value)
 
 
-def _title(row: dict) -> str:
-    return f"{row['structure'].replace('_', ' ')} {row['score']}"
+def row_title(row: dict) -> str:
+    """What a row of `statistics` is of: structure and score."""
+    return f"{shown_name(row['structure'])} {row['score']}"
 
 
-def _cells(row: dict) -> tuple[str, ...]:
+def cells(row: dict) -> tuple[str, ...]:
+    """A row of `statistics` as it is read, under HEAD."""
     means = (number(row[name]) for name in ("A", "B", "mean difference", "median difference"))
-    return (_title(row), number(row["n"]), *means, _interval(row), _p(row["Wilcoxon p"]), row["favors"])
-
-
-_HEAD = ("", "n", "A", "B", "A − B", "median", f"{LEVEL:.0%} interval", "p", "favors")
-_RULE = (
-    "n: cases for which both runs have the score; distances in mm. A, B, A − B: means over these; then the median of "
-    f"the differences, and the {LEVEL:.0%} interval of their mean (percentile bootstrap over cases). p: Wilcoxon's "
-    "signed-rank test, two-sided, each row by itself. Favors: the run whose mean is better, where the interval leaves "
-    "out 0 and p is below .05."
-)
-
-
-def _print(compared: Comparison, rows: list[dict], run: pathlib.Path, other: pathlib.Path) -> None:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in _HEAD:
-        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
-    for row in rows:
-        table.add_row(*_cells(row))
-    print(f"A: {run}\nB: {other}\n{len(compared.common)} cases that both runs scored; distances in mm")
-    Console().print(table)
-    for notice in _notices(compared, rows):
-        print(notice)
-
-
-def _page(compared: Comparison, rows: list[dict], run: str, other: str) -> str:
-    dice = [row for row in rows if row["score"] == SCORES["dice"]]
-    tiles = [(f"{_title(row)}, A − B", number(row["mean difference"]), _interval(row)) for row in dice]
-    marks = ["ours" if row["favors"] else "" for row in rows]
-    table = markup.table(_HEAD, map(_cells, rows), marks)
-    words = tag("p", "A: ", tag("code", run), markup.text("; B: "), tag("code", other))
-    parts = [words, *map(markup.notice, _notices(compared, rows)), table, tag("p", _RULE, class_="source")]
-    summary = tag("div", markup.tiles(tiles), markup.section("Differences", *parts, anchor="differences"))
-    alt = "Difference of every case in Dice and HD95, with mean and interval"
-    figure = markup.section("Every case", curves.both_themes(differences_figure, alt, compared.pairs), anchor="figure")
-    cases = ("cases", "Cases", _case_table(compared))
-    sections = [("differences", "Differences", summary), ("figure", "Every case", figure), cases]
-    return markup.page("Two runs compared", f"{len(compared.common)} cases that both scored", sections)
-
-
-def _case_table(compared: Comparison) -> Html:
-    shown = [pairs for pairs in compared.pairs if pairs.score in DRAWN]
-    found = [
-        dict(zip(each.cases, np.stack([each.ours, each.theirs, each.differences], axis=1).tolist(), strict=True))
-        for each in shown
-    ]
-    rows = [
-        (name, *((number(value), value) for values in found for value in values.get(name, (None,) * 3)))
-        for name in compared.common
-    ]
-    titles = [_title({"structure": each.structure, "score": SCORES[each.score]}) for each in shown]
-    head = [f"{title}, {part}" for title in titles for part in ("A", "B", "A − B")]
-    hint = tag("p", "Click a heading to sort by it.", class_="source")
-    return markup.section("Cases", markup.table(("case", *head), rows, sortable=True), hint, anchor="cases")
+    return (row_title(row), number(row["n"]), *means, interval(row), _p(row["Wilcoxon p"]), row["favors"])

@@ -2,11 +2,13 @@
 
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
+
+if TYPE_CHECKING:  # Matplotlib takes half a second, and is loaded where something is drawn
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which readers with red-green blindness can tell apart, lightened for a black background.
 REFERENCE = "#35d0ff"
@@ -40,8 +42,11 @@ DARK = Theme(
 )
 
 
-def new_figure(width: float, height: float, dpi: int = 110, background: str = "none") -> Figure:
+def new_figure(width: float, height: float, dpi: int = 110, background: str = "none") -> "Figure":
     """A figure of `width` x `height` inches that owns its canvas, so that pyplot's global state is never touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=background)
     FigureCanvasAgg(figure)
     return figure
@@ -64,7 +69,7 @@ def legend(axes, theme: Theme, **where) -> None:
     axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, **where)
 
 
-def png_bytes(figure: Figure, palette: bool = False) -> bytes:
+def png_bytes(figure: "Figure", palette: bool = False) -> bytes:
     """PNG of a figure; with `palette` its opaque picture takes 256 colors, a third of the size for a noisy scan.
 
     Gray and color get their own parts of the palette: a common method spends it all on the grays of the scan and

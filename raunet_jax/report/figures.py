@@ -1,25 +1,29 @@
 """Pictures of one case: outlines, agreement with the reference and probabilities in three planes; MR modalities."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.colors import to_rgba
 
 from raunet_jax.imaging.components import largest_component
 from raunet_jax.imaging.geometry import Box, bounding_box, whole
 from raunet_jax.imaging.intensity import normalize
-from raunet_jax.imaging.volume import Volume
 from raunet_jax.report import drawing
-from raunet_jax.report.planes import HEAT, PLANES, Cut, Plane, Sheet, scale_bar_mm
+from raunet_jax.report.display import CaseImages, DisplaySettings
+from raunet_jax.report.planes import PLANES, Cut, Key, Plane, Row, heat, scale_bar_mm, sheet
 
-LIVER = {"liver": 1, "tumor": 2}  # a structure is all voxels whose label is at least this
-BRAIN = {"whole tumor": 1}
-CT_WINDOW_HU = (-100.0, 200.0)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+_MASK_KEYS = {
+    "reference": Key("reference", drawing.REFERENCE, "line"),
+    "prediction": Key("prediction", drawing.PREDICTION, "line"),
+}
+_BOX_KEY = Key("box the cascade worked in", drawing.BOX, "dash")
 _AGREEMENT_KEYS = [
-    ("true positive", drawing.TRUE_POSITIVE, "fill"),
-    ("false positive", drawing.FALSE_POSITIVE, "fill"),
-    ("false negative", drawing.FALSE_NEGATIVE, "fill"),
+    Key("true positive", drawing.TRUE_POSITIVE, "fill"),
+    Key("false positive", drawing.FALSE_POSITIVE, "fill"),
+    Key("false negative", drawing.FALSE_NEGATIVE, "fill"),
 ]
 
 
@@ -43,6 +47,8 @@ def focus_point(*masks: np.ndarray | None) -> tuple[int, int, int] | None:
 
 def agreement_colors(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(rows, columns) booleans -> (rows, columns, 4) RGBA: what was found lightly, what is wrong strongly painted."""
+    from matplotlib.colors import to_rgba
+
     painted = np.zeros((*prediction.shape, 4), np.float32)
     painted[prediction & reference] = to_rgba(drawing.TRUE_POSITIVE, 0.35)
     painted[prediction & ~reference] = to_rgba(drawing.FALSE_POSITIVE, 0.8)
@@ -53,16 +59,16 @@ def agreement_colors(prediction: np.ndarray, reference: np.ndarray) -> np.ndarra
 def heat_colors(probability: np.ndarray) -> np.ndarray:
     """(rows, columns) probabilities -> RGBA, more opaque the surer: where it is 0 the scan itself is seen."""
     probability = np.clip(np.nan_to_num(probability), 0, 1)
-    painted = HEAT(0.15 + 0.85 * probability)
+    painted = heat(0.15 + 0.85 * probability)
     painted[..., 3] = 0.6 * np.minimum(1, probability / 0.2)
     return painted
 
 
-def _gray(volume: Volume, kind: str, window_hu, channel: int) -> Callable[[Plane, int], np.ndarray]:
+def _gray(case: CaseImages, settings: DisplaySettings, channel: int) -> Callable[[Plane, int], np.ndarray]:
     """A function (plane, index) -> (rows, columns) gray in [0, 1] of one channel."""
-    voxels = volume.voxels[..., channel]
-    low, high = window_hu
-    if kind == "mr":  # MR units mean nothing in themselves, and its few brightest voxels are vessels and artifacts
+    voxels = case.volume.voxels[..., channel]
+    low, high = settings.window_hu
+    if settings.modality == "mr":  # MR units mean nothing in themselves, and the few brightest voxels are artifacts
         inside = voxels[voxels != 0]
         low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
         low = min(low, 0.0)  # outside the head is 0; below it only where intensities were centered
@@ -82,11 +88,6 @@ def _patient(gray, focus, shape) -> Box:
     return Box(tuple(start), tuple(stop)) if all(a < b for a, b in zip(start, stop, strict=True)) else whole(shape)
 
 
-def _outlines(reference, prediction) -> list[tuple[np.ndarray, str, str]]:
-    both = [(reference, "reference", drawing.REFERENCE), (prediction, "prediction", drawing.PREDICTION)]
-    return [outline for outline in both if outline[0] is not None]
-
-
 def _around(parts: list[Box | None], shape, spacing_mm, margin_mm: float = 8.0) -> Box:
     """The smallest box around all `parts` with a margin; the whole volume when there is no part."""
     parts = [part for part in parts if part is not None]
@@ -97,95 +98,108 @@ def _around(parts: list[Box | None], shape, spacing_mm, margin_mm: float = 8.0) 
     return Box(start, tuple(min(shape[a], max(part.stop[a] for part in parts) + margin[a]) for a in range(3)))
 
 
-def case_planes(
-    volume: Volume,
-    reference: np.ndarray | None,
-    prediction: np.ndarray | None,
-    box: Box | None = None,
-    probabilities: Mapping[str, np.ndarray] | None = None,
-    structures: Mapping[str, int] = LIVER,
-    kind: str = "ct",
-    window_hu: tuple[float, float] = CT_WINDOW_HU,
-) -> bytes:
-    """PNG of axial, coronal and sagittal planes through the largest tumor, or the liver when there is none.
+class _View(NamedTuple):
+    """A row of three planes: which part of the volume they show, and what is painted over the scan."""
+
+    title: str
+    keys: list[Key]
+    shown: Box
+    paint: Callable[[Cut], None]
+
+
+def case_planes(case: CaseImages, settings: DisplaySettings) -> "Figure":
+    """Axial, coronal and sagittal planes through the largest piece of the innermost structure that there is.
 
     Row by row: the whole scan with all outlines and the box the cascade worked in; then, closer, for each structure
-    the voxels found, added and missed (when there is a reference); then each probability map as heat.
-
-    Args:
-      volume: voxels (z, y, x, channel), of which the last channel is shown, with its spacing in mm.
-      reference, prediction: uint8 (z, y, x) label masks, or None where there is none.
-      probabilities: name of a structure -> float32 (z, y, x) in [0, 1].
-      structures: name -> lowest label that belongs to it.
-      kind: "ct" is shown in `window_hu`, "mr" up to its 99.5th percentile.
+    the voxels found, added and missed (when there is a reference); then each probability map as heat. Of several
+    channels the last is shown.
     """
-    shape, spacing_mm = volume.voxels.shape[:3], tuple(float(s) for s in volume.spacing_mm)
-    gray = _gray(volume, kind, window_hu, channel=-1)
-    focus = focus_point(reference, prediction) or tuple(n // 2 for n in shape)
-    outlines = _outlines(reference, prediction)
-    labeled = [bounding_box(mask) for mask, _, _ in outlines] + [box]
-    overview = _around([_patient(gray, focus, shape), *labeled], shape, spacing_mm)
-    close = _around(labeled, shape, spacing_mm)
-    compared, probabilities = {}, dict(probabilities or {})
-    if len(outlines) == 2:
-        compared = {n: s for n, s in structures.items() if (reference >= s).any() or (prediction >= s).any()}
-
-    def sizes_mm(shown: Box) -> list[tuple[float, float]]:
-        limits = (plane.limits_mm(shown, shape, spacing_mm) for plane in PLANES)
-        return [(right - left, bottom - top) for left, right, top, bottom in limits]
-
-    views = [overview] + [close] * (len(compared) + len(probabilities))
-    sheet = Sheet([sizes_mm(view) for view in views])
-
-    def row(title: str, keys) -> list[Cut]:
-        shown, cuts = views[sheet.rows_drawn], []
-        bar_mm = scale_bar_mm(sizes_mm(shown)[0][0])
-        for axes, plane in zip(sheet.row(title, keys), PLANES, strict=True):
-            cut = Cut(axes, plane, focus[plane.axis], shape, spacing_mm, shown)
+    gray = _gray(case, settings, channel=-1)
+    focus = _focus(case)
+    labeled = [*map(bounding_box, case.masks.values()), case.box]
+    overview = _around([_patient(gray, focus, case.shape), *labeled], case.shape, case.spacing_mm)
+    close = _around(labeled, case.shape, case.spacing_mm)
+    views = [
+        _outlines(case, settings, overview),
+        *_agreement(case, settings, close),
+        *_probabilities(case, close),
+    ]
+    sizes = [[_size_mm(case, view.shown, plane) for plane in PLANES] for view in views]
+    figure, rows = sheet([Row(view.title, view.keys, size) for view, size in zip(views, sizes, strict=True)])
+    for view, size, panels in zip(views, sizes, rows, strict=True):
+        for axes, plane in zip(panels, PLANES, strict=True):
+            cut = Cut(axes, plane, focus[plane.axis], case.shape, case.spacing_mm, view.shown)
             cut.picture(gray(plane, cut.index))
-            cut.annotate(bar_mm if plane.name == "axial" else None)
-            cuts.append(cut)
-        return cuts
+            cut.annotate(scale_bar_mm(size[0][0]) if plane is PLANES[0] else None)
+            view.paint(cut)
+    return figure
 
-    keys = [(name, color, "line") for _, name, color in outlines]
-    for cut in row("Outlines", keys + [("box the cascade worked in", drawing.BOX, "dash")] * bool(box)):
-        for mask, _, color in outlines:
+
+def _focus(case: CaseImages) -> tuple[int, int, int]:
+    return focus_point(case.reference, case.prediction) or tuple(length // 2 for length in case.shape)
+
+
+def _size_mm(case: CaseImages, shown: Box, plane: Plane) -> tuple[float, float]:
+    left, right, top, bottom = plane.limits_mm(shown, case.shape, case.spacing_mm)
+    return right - left, bottom - top
+
+
+def _outlines(case: CaseImages, settings: DisplaySettings, shown: Box) -> _View:
+    def paint(cut: Cut) -> None:
+        for name, mask in case.masks.items():
             labels = cut.plane.cut(mask, cut.index)
-            for lowest in structures.values():
-                cut.contour(labels >= lowest, color)
-        if box:
-            cut.box(box)
-    for name, lowest in compared.items():
-        for cut in row(f"{name.capitalize()}: agreement with the reference", _AGREEMENT_KEYS):
-            found, truth = (cut.plane.cut(mask, cut.index) >= lowest for mask in (prediction, reference))
+            for structure in settings.structures.values():
+                cut.contour(labels >= structure.label, _MASK_KEYS[name].color)
+        if case.box:
+            cut.box(case.box)
+
+    return _View("Outlines", [_MASK_KEYS[name] for name in case.masks] + [_BOX_KEY] * bool(case.box), shown, paint)
+
+
+def _agreement(case: CaseImages, settings: DisplaySettings, shown: Box) -> list[_View]:
+    """A row for each structure of which either mask has a voxel; none without a reference and a prediction."""
+    if len(case.masks) < 2:
+        return []
+
+    def view(name: str, label: int) -> _View:
+        def paint(cut: Cut) -> None:
+            found, truth = (cut.plane.cut(mask, cut.index) >= label for mask in (case.prediction, case.reference))
             cut.picture(agreement_colors(found, truth), interpolation="nearest")
-    for name, probability in probabilities.items():
-        for cut in row(f"{name.capitalize()}: probability", [("1", "", "heat")]):
+
+        return _View(f"{name.capitalize()}: agreement with the reference", _AGREEMENT_KEYS, shown, paint)
+
+    highest = max(mask.max() for mask in case.masks.values())
+    return [view(name, one.label) for name, one in settings.structures.items() if one.label <= highest]
+
+
+def _probabilities(case: CaseImages, shown: Box) -> list[_View]:
+    def view(name: str, probability: np.ndarray) -> _View:
+        def paint(cut: Cut) -> None:
             cut.picture(heat_colors(cut.plane.cut(probability, cut.index)))
-    return drawing.png_bytes(sheet.figure, palette=True)
+
+        return _View(f"{name.capitalize()}: probability", [Key("1", "", "heat")], shown, paint)
+
+    return [view(name, probability) for name, probability in case.probabilities.items()]
 
 
-def modality_planes(
-    volume: Volume, names: tuple[str, ...], reference: np.ndarray | None, prediction: np.ndarray | None
-) -> bytes:
-    """PNG of the axial plane through the tumor in every modality of an MR case, outlines drawn over each.
+def modality_planes(case: CaseImages, settings: DisplaySettings) -> "Figure":
+    """The axial plane through the tumor in every channel of an MR case, outlines drawn over each.
 
     Layout after Fig. 11 of the RA-UNet paper: a patient's four scans beside the segmentation.
     """
-    shape, spacing_mm = volume.voxels.shape[:3], tuple(float(s) for s in volume.spacing_mm)
-    focus = focus_point(reference, prediction) or tuple(n // 2 for n in shape)
-    axial = PLANES[0]
-    grays = [_gray(volume, "mr", CT_WINDOW_HU, channel) for channel in range(len(names))]
-    shown = _around([_patient(grays[0], focus, shape)], shape, spacing_mm)
-    left, right, top, bottom = axial.limits_mm(shown, shape, spacing_mm)
-    sheet = Sheet([[(right - left, bottom - top)] * len(names)])
-    outlines = _outlines(reference, prediction)
-    keys = [(name, color, "line") for _, name, color in outlines]
-    bar_mm = scale_bar_mm(right - left)
-    for name, gray, axes in zip(names, grays, sheet.row("Modalities, axial", keys), strict=True):
-        cut = Cut(axes, axial, focus[0], shape, spacing_mm, shown)
+    focus, axial = _focus(case), PLANES[0]
+    channels = case.volume.voxels.shape[-1]
+    named = len(settings.channels) == channels
+    names = settings.channels if named else [f"channel {channel}" for channel in range(channels)]
+    grays = [_gray(case, settings, channel) for channel in range(channels)]
+    shown = _around([_patient(grays[0], focus, case.shape)], case.shape, case.spacing_mm)
+    size = _size_mm(case, shown, axial)
+    keys = [_MASK_KEYS[name] for name in case.masks]
+    figure, (panels,) = sheet([Row("Modalities, axial", keys, [size] * channels)])
+    for index, (name, gray, axes) in enumerate(zip(names, grays, panels, strict=True)):
+        cut = Cut(axes, axial, focus[0], case.shape, case.spacing_mm, shown)
         cut.picture(gray(axial, cut.index))
-        for mask, _, color in outlines:
-            cut.contour(axial.cut(mask, cut.index) >= 1, color)
-        cut.annotate(bar_mm if name == names[0] else None, caption=name)
-    return drawing.png_bytes(sheet.figure, palette=True)
+        for mask_name, mask in case.masks.items():
+            cut.contour(axial.cut(mask, cut.index) >= 1, _MASK_KEYS[mask_name].color)
+        cut.annotate(None if index else scale_bar_mm(size[0]), caption=name)
+    return figure

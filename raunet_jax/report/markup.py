@@ -44,7 +44,11 @@ def number(value, digits: int = 3, unit: str = "") -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence], marks: Iterable[str] = (), sortable: bool = False) -> Html:
     """A table whose first column is text; each cell is a value, or a pair (what is shown, what it is sorted by).
 
-    marks: a CSS class a row.
+    Args:
+        head: heading of each column.
+        rows: the cells of each row.
+        marks: a CSS class a row.
+        sortable: whether a click on a heading sorts by it.
     """
     lines, marks = [], list(marks)
     for index, row in enumerate(rows):

@@ -5,32 +5,27 @@ import os
 import pathlib
 
 from raunet_jax.files import replacing, write_text
-from raunet_jax.imaging.volume import VolumeError, is_dicom_folder
+from raunet_jax.imaging.volume import is_dicom_folder
 from raunet_jax.progress import progress
 from raunet_jax.report import markup
-from raunet_jax.report.cases import DisplaySettings, draw_case, lesion_rows
+from raunet_jax.report.cases import UNREADABLE, draw_case, lesion_rows, read_case, show_pictures
+from raunet_jax.report.display import DisplaySettings
 from raunet_jax.report.markup import Html, number, tag
+from raunet_jax.report.structures import shown_name
 
-# Fields of a case in summary.json that the table shows, in this order, where any case has them: heading, digits.
-_COLUMNS = {
-    "liver_ml": ("liver, mL", 0),
-    "tumor_ml": ("tumor, mL", 1),
-    "foreground_ml": ("foreground, mL", 2),
-    "whole_tumor_ml": ("whole tumor, mL", 1),
+_VOLUME = "_ml"  # ending of a field of summary.json: the volume of the structure that it is named after
+_VOLUME_DIGITS = {"liver": 0, "tumor": 1, "whole_tumor": 1}  # of other structures, which may be small: 2
+_OTHER_COLUMNS = {
     "tumor_count": ("tumors", 0),
     "tumor_burden": ("tumor burden, %", 2),
     "seconds": ("seconds", 1),
 }
 
 
-def write_prediction_page(output: str | os.PathLike, look: DisplaySettings | None = None) -> pathlib.Path:
+def write_prediction_page(output: str | os.PathLike, settings: DisplaySettings) -> pathlib.Path:
     """Write OUTPUT/index.html and a CASE.png beside each mask from OUTPUT/summary.json; return the page's path.
 
     A case's scan is read from its "images" (a list of files, or one DICOM folder), or from "input" when it has none.
-
-    Args:
-      look: kind, window and modalities of the recipe; by default a CT in its usual window, or an MR where a case has
-        several images.
 
     Raises:
         FileNotFoundError: there is no summary.json.
@@ -42,8 +37,9 @@ def write_prediction_page(output: str | os.PathLike, look: DisplaySettings | Non
     summary = json.loads(path.read_text(encoding="utf-8"))
     cases, failed = summary["cases"], summary.get("failed", [])
     anchors = {case["case"]: f"case-{index}" for index, case in enumerate(cases)}
+    columns = _columns(cases)
 
-    sections = [("cases", "Cases", _table(cases, anchors))]
+    sections = [("cases", "Cases", _table(cases, columns, anchors))]
     if failed:
         rows = [(str(failure["input"]), str(failure["reason"])) for failure in failed]
         table = tag("div", markup.table(("input", "why"), rows), class_="wrap")
@@ -52,7 +48,7 @@ def write_prediction_page(output: str | os.PathLike, look: DisplaySettings | Non
     articles = []
     with progress("drawing cases", total=len(cases)) as bar:
         for case in cases:
-            articles.append(_article(case, anchors[case["case"]], output, look))
+            articles.append(_article(case, columns, anchors[case["case"]], output, settings))
             bar.advance(note=case["case"])
     if articles:
         sections.append(("pictures", "Pictures", tag("div", *articles, id="pictures")))
@@ -61,15 +57,25 @@ def write_prediction_page(output: str | os.PathLike, look: DisplaySettings | Non
     return output / "index.html"
 
 
+def _columns(cases: list[dict]) -> dict[str, tuple[str, int]]:
+    """Field of a case in summary.json -> heading and digits, of those that any case has."""
+    fields = dict.fromkeys(field for case in cases for field, value in case.items() if value is not None)
+    structures = [field.removesuffix(_VOLUME) for field in fields if field.endswith(_VOLUME)]
+    columns = {
+        f"{structure}{_VOLUME}": (f"{shown_name(structure)}, mL", _VOLUME_DIGITS.get(structure, 2))
+        for structure in structures
+    }
+    return columns | {field: column for field, column in _OTHER_COLUMNS.items() if field in fields}
+
+
 def _value(case: dict, field: str):
     value = case.get(field)
     return 100 * value if field == "tumor_burden" and value is not None else value
 
 
-def _table(cases: list[dict], anchors: dict[str, str]) -> Html:
+def _table(cases: list[dict], columns: dict[str, tuple[str, int]], anchors: dict[str, str]) -> Html:
     if not cases:
         return markup.section("Cases", tag("p", "No scan was segmented."), anchor="cases")
-    columns = {field: look for field, look in _COLUMNS.items() if any(case.get(field) is not None for case in cases)}
     rows, notices = [], []
     for case in cases:
         link = tag("a", case["case"], href=f"#{anchors[case['case']]}")
@@ -92,27 +98,23 @@ def _images(case: dict) -> list[str]:
     return images
 
 
-def _article(case: dict, anchor: str, output: pathlib.Path, look: DisplaySettings | None) -> Html:
+def _article(
+    case: dict, columns: dict[str, tuple[str, int]], anchor: str, output: pathlib.Path, settings: DisplaySettings
+) -> Html:
     name = case["case"]
-    facts = [(title, _value(case, field), digits) for field, (title, digits) in _COLUMNS.items()]
+    facts = [(title, _value(case, field), digits) for field, (title, digits) in columns.items()]
     facts = [tag("span", f"{title} ", tag("b", number(v, digits))) for title, v, digits in facts if v is not None]
     parts = [tag("p", *facts, class_="facts")]
     parts += [markup.notice(warning) for warning in case.get("warnings") or []]
     try:
-        images = _images(case)
-        kind = "mr" if len(images) > 1 else "ct"
-        drawn = draw_case(case, images, None, output, look or DisplaySettings(kind=kind))
-    except (VolumeError, OSError) as error:
+        images = read_case(case, _images(case), None, output, settings)
+    except UNREADABLE as error:
         parts.append(markup.notice(f"No pictures: {error}"))
     else:
+        pictures = draw_case(images, settings)
         with replacing(output / f"{pathlib.PurePath(name).name}.png") as temporary:
-            temporary.write_bytes(drawn.planes)
-        parts.append(markup.image(drawn.planes, f"{name}: three planes with the outlines of what was found"))
-        parts += [
-            markup.image(png, f"{name}: {what}")
-            for png, what in ((drawn.modalities, "every modality"), (drawn.surfaces, "surfaces of what was found"))
-            if png
-        ]
+            temporary.write_bytes(pictures.planes)
+        parts += show_pictures(name, pictures)
     parts += lesion_rows(case.get("lesions"))
     heading = tag("div", tag("h2", name), tag("span", tag("a", "all cases", href="#cases")), class_="heading")
     source = [case["input"]] if isinstance(case["input"], str) else case["input"]

@@ -3,6 +3,7 @@
 from raunet_jax.report import curves, markup
 from raunet_jax.report.cases import look_up
 from raunet_jax.report.markup import Html, number, tag
+from raunet_jax.report.structures import scored_structures, shown_name
 from raunet_jax.scores.tables import Comparison, comparison_tables, seen_before
 
 
@@ -15,8 +16,8 @@ def section(scores: dict | None) -> Html:
     parts, shown = [], []
     for comparison in comparison_tables(scores):
         parts += [tag("h3", comparison.title), _comparison(comparison)]
-        paper = next((row for row in comparison.published if "RA-UNet" in row.label), None)
-        if paper and "external" not in comparison.title:
+        paper = next((row for row in comparison.published if row.paper), None)
+        if paper and not comparison.external:
             pairs = zip(comparison.columns, comparison.ours[0].values, paper.values, strict=True)
             shown += [
                 (f"{comparison.title}, {column}", number(ours), f"paper {number(theirs)}")
@@ -28,10 +29,9 @@ def section(scores: dict | None) -> Html:
         shown += [("Lesion precision", number(found["precision"]), "overlap > 0.5")]
         parts += [tag("h3", "Lesion detection and tumor burden"), _detection(scores)]
     dice = {
-        name: [look_up(case, (name, "dice")) for case in scores["cases"]]
-        for name in ("liver", "tumor", "whole_tumor", "foreground")
+        shown_name(structure): [look_up(case, (structure, "dice")) for case in scores["cases"]]
+        for structure in scored_structures(scores["cases"])
     }
-    dice = {name.replace("_", " "): values for name, values in dice.items() if any(v is not None for v in values)}
     figures = [tag("h3", "Dice of every case")]
     figures.append(curves.both_themes(curves.score_distribution, "Dice of every case with median and quartiles", dice))
     notices = map(markup.notice, seen_before(scores))
@@ -41,7 +41,7 @@ def section(scores: dict | None) -> Html:
 def _comparison(comparison: Comparison) -> Html:
     rows = [*comparison.ours, *comparison.published]
     marks = ["source" if row.statistic else "ours" for row in comparison.ours]
-    marks += ["paper" if "RA-UNet" in row.label else "" for row in comparison.published]
+    marks += ["paper" if row.paper else "" for row in comparison.published]
     cells = [(row.statistic or row.label, *map(number, row.values), comparison.source_number(row)) for row in rows]
     sources = "; ".join(f"({index}) {source}" for index, source in enumerate(comparison.sources, 1))
     published = tag("p", f"Sources: {sources}.", class_="source") if sources else None
@@ -54,5 +54,5 @@ def _detection(scores: dict) -> Html:
     for group, title in (("detection", "lesion"), ("tumor_burden", "burden error, ")):
         for name, value in scores[group].items():
             label = f"{title} {name}".replace("_greater_zero", " (any overlap)").replace("_", " ")
-            rows.append((label, number(value), number(look_up(scores, (f"{group}_without_habits", name)))))
-    return markup.table(("", "as the LiTS program", "without its habits"), rows)
+            rows.append((label, number(value), number(look_up(scores, (f"{group}_corrected", name)))))
+    return markup.table(("", "official (LiTS's program)", "corrected (without its quirks)"), rows)

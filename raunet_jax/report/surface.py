@@ -1,16 +1,23 @@
-"""Shaded surfaces of an organ with its tumors inside, seen from the front and from the feet, without a 3D library."""
+"""Shaded surfaces of structures inside each other, such as a liver and its tumors, drawn without a 3D library."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import edt
 import numpy as np
-from matplotlib.colors import to_rgb
 from scipy import ndimage
 
 from raunet_jax.imaging.geometry import Box, bounding_box
 from raunet_jax.report import drawing
-from raunet_jax.report.planes import PLANES, Plane, Sheet, scale_bar_mm
+from raunet_jax.report.planes import PLANES, Key, Plane, Row, scale_bar_mm, sheet
+from raunet_jax.tasks import Structure
 
-_STEPS = 160  # samples along the longest edge of the organ
-_ORGAN, _TUMOR = to_rgb("#e0a08a"), to_rgb("#ffe14d")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STEPS = 160  # samples along the longest edge of the outer structure
+# Blur (voxels) and opacity: the blur of the outer structure would make the smallest of the inner ones vanish.
+_OUTER, _INNER = (1.5, 0.55), (0.4, 1.0)
 _VIEWS = (("from the front", PLANES[1], True), ("from the feet", PLANES[0], False))  # True: rays go down the axis
 
 
@@ -56,17 +63,21 @@ def _smooth(mask: np.ndarray, spacing_mm, step_mm: float, blur: float) -> np.nda
     return ndimage.gaussian_filter(cubes, [blur * max(1.0, s / step_mm) for s in spacing_mm])
 
 
-def surface_views(masks: dict[str, np.ndarray], spacing_mm: tuple[float, float, float]) -> bytes | None:
-    """PNG of the organ (labels >= 1, see-through) and its tumors (label 2) of each mask that is not empty; or None.
+def surface_views(
+    masks: Mapping[str, np.ndarray],
+    spacing_mm: tuple[float, float, float],
+    structures: Mapping[str, Structure],
+) -> "Figure | None":
+    """Each mask that is not empty: the outer structure, see-through, and those inside of it; None when all are empty.
 
     Args:
-      masks: name, such as "reference" -> uint8 (z, y, x) labels of one grid.
-      spacing_mm: (z, y, x).
+        masks: name, such as "reference" -> uint8 (z, y, x) labels of one grid.
+        spacing_mm: (z, y, x).
+        structures: name -> label and color, the outer one first.
     """
-    masks = {name: mask for name, mask in masks.items() if mask.any()}
-    if not masks:
+    boxes = [box for mask in masks.values() if (box := bounding_box(mask))]
+    if not boxes:
         return None
-    boxes = [bounding_box(mask) for mask in masks.values()]
     box = Box(
         tuple(min(b.start[a] for b in boxes) for a in range(3)), tuple(max(b.stop[a] for b in boxes) for a in range(3))
     )
@@ -74,32 +85,50 @@ def surface_views(masks: dict[str, np.ndarray], spacing_mm: tuple[float, float, 
     step_mm = max(longest_mm / _STEPS, min(spacing_mm) / 2)
     stride = [max(1, int(step_mm / s)) for s in spacing_mm]
     spacing_mm = tuple(float(s) * n for s, n in zip(spacing_mm, stride, strict=True))
-    drawn, sizes = [], []
+    views = []
     for name, mask in masks.items():
         crop = mask[box.slices][tuple(slice(None, None, n) for n in stride)]
-        # the blur of the organ would make the smallest lesions vanish
-        layers = ((crop == 2, 0.4, _TUMOR, 1.0), (crop >= 1, 1.5, _ORGAN, 0.55))
-        layers = [(_smooth(part, spacing_mm, step_mm, blur), *look) for part, blur, *look in layers if part.any()]
-        for view, plane, backwards in _VIEWS:
-            picture = np.zeros((*(layers[0][0].shape[a] for a in plane.rows_columns), 3))
-            for distance, color, opacity in layers:
-                light, hit = shaded(distance, plane, backwards)
-                cover = opacity * hit[..., None]
-                picture = (1 - cover) * picture + cover * light[..., None] * np.array(color)
-            drawn.append((f"{name}, {view}", plane, picture))
-            sizes.append((picture.shape[1] * step_mm, picture.shape[0] * step_mm))
-    sheet = Sheet([sizes])
-    keys = [("liver", _ORGAN, "fill"), ("tumor", _TUMOR, "fill")]
-    for axes, (title, plane, picture), (width, height) in zip(sheet.row("Surfaces", keys), drawn, sizes, strict=True):
+        layers = _layers(crop, spacing_mm, step_mm, structures)
+        if layers:
+            views += [(f"{name}, {view}", plane, _blend(layers, plane, down)) for view, plane, down in _VIEWS]
+    if not views:
+        return None
+    sizes = [(picture.shape[1] * step_mm, picture.shape[0] * step_mm) for _, _, picture in views]
+    keys = [Key(name, structure.color, "fill") for name, structure in structures.items()]
+    figure, (panels,) = sheet([Row("Surfaces", keys, sizes)])
+    for axes, (title, plane, picture), (width, height) in zip(panels, views, sizes, strict=True):
         axes.set_autoscale_on(False)
         axes.axis((0, width, height, 0))
         axes.imshow(picture, extent=(0, width, height, 0), interpolation="bilinear")
         letters = plane.edges
-        look = {"color": drawing.SCAN_MUTED, "fontsize": 9, "transform": axes.transAxes, "va": "top"}
-        axes.text(0.02, 0.98, letters[0], **look)
-        axes.text(0.98, 0.98, letters[1], ha="right", **look)
-        axes.text(0.5, -0.03, title, ha="center", **look)
+        style = {"color": drawing.SCAN_MUTED, "fontsize": 9, "transform": axes.transAxes, "va": "top"}
+        axes.text(0.02, 0.98, letters[0], **style)
+        axes.text(0.98, 0.98, letters[1], ha="right", **style)
+        axes.text(0.5, -0.03, title, ha="center", **style)
         bar_mm = scale_bar_mm(width)
         axes.plot((0.03 * width, 0.03 * width + bar_mm), (0.97 * height,) * 2, color=drawing.SCAN_INK, linewidth=2)
         axes.text(0.03 * width, 0.95 * height, f"{bar_mm / 10:g} cm", color=drawing.SCAN_INK, fontsize=8, va="bottom")
-    return drawing.png_bytes(sheet.figure)
+    return figure
+
+
+def _layers(labels: np.ndarray, spacing_mm, step_mm: float, structures: Mapping[str, Structure]) -> list[tuple]:
+    """(signed distance, opacity, RGB) of each structure that is there, the inner ones first, as they are drawn."""
+    from matplotlib.colors import to_rgb
+
+    layers = []
+    for place, structure in enumerate(structures.values()):
+        blur, opacity = _INNER if place else _OUTER
+        inside = labels >= structure.label
+        if inside.any():
+            layers.insert(0, (_smooth(inside, spacing_mm, step_mm, blur), opacity, np.array(to_rgb(structure.color))))
+    return layers
+
+
+def _blend(layers: list[tuple], plane: Plane, backwards: bool) -> np.ndarray:
+    """(rows, columns, RGB) of the layers seen along the axis of `plane`, each laid over those before it."""
+    picture = np.zeros((*(layers[0][0].shape[axis] for axis in plane.rows_columns), 3))
+    for distance, opacity, color in layers:
+        light, hit = shaded(distance, plane, backwards)
+        cover = opacity * hit[..., None]
+        picture = (1 - cover) * picture + cover * light[..., None] * color
+    return picture

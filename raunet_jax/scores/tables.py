@@ -27,6 +27,7 @@ class Comparison:
     ours: tuple[Row, ...]  # a row of scores, then a row for each statistic of them
     published: tuple[Row, ...]
     note: str  # how empty masks are scored, and what the statistics are
+    external: bool = False  # the published rows are of another data set than ours may be
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -65,6 +66,7 @@ def comparison_tables(scores: dict) -> list[Comparison]:
             tuple(row for group, remark in table.groups.items() for row in rows(table, group, remark)),
             table.published,
             f"{table.note} {SPREAD_NOTE}",
+            table.external,
         )
         for table in tables_of(scores)
         if any(group in intervals for group in table.groups) and not (drawn and table.external)
