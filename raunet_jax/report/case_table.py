@@ -49,7 +49,7 @@ def section(records: list[dict], scores: dict | None, anchors: dict[str, str]) -
     return markup.section("Cases", *notices, markup.table(head, rows, sortable=True), hint, anchor="cases")
 
 
-def facts(record: dict, scored: dict | None, columns: Columns) -> Html:
+def facts(record: dict, scored: dict | None, columns: CaseColumns) -> Html:
     """A case's scores, and the seconds that it and each stage took, in a line."""
     values = [(heading, look_up(scored, keys), digits) for heading, (keys, digits) in columns.items()]
     values.append(("seconds", record.get("seconds"), 1))
