@@ -122,7 +122,7 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
     if jax.local_device_count() == 1:
         batch = jax.device_put(batch)
     state = make_state(variables)
-    train_step = step.make_train_step(network, LEARNING_RATE, False)
+    train_step = make_step(network)
 
     def once():
         nonlocal state
@@ -130,6 +130,13 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
         return metrics["loss"]
 
     return once, lambda loss: wait((loss, state)), float
+
+
+def make_step(network):
+    """The compiled train step of `network` that takes what `make_state` makes."""
+    from raunet_jax.training import step
+
+    return step.make_train_step(network, LEARNING_RATE, False)
 
 
 def make_state(variables: dict):

@@ -67,7 +67,9 @@ def busy_seconds() -> float:
 
 
 def versions() -> dict[str, str]:
-    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions()}
+    installed = {}
+    for found in importlib.metadata.distributions():  # in the order of sys.path: the first is the one that is imported
+        installed.setdefault(found.name.lower(), found.version)
     return {library: installed[library] for library in LIBRARIES if library in installed}
 
 

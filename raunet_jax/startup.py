@@ -14,7 +14,8 @@ CPU_FLAGS = {
     # The order of a network's steps that needs the least memory at once: two thirds to nine tenths of the usual one's.
     "--xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
-KNOWN_TO = "0.10."  # releases of jaxlib that have the flags; any other could end the process over them
+# Releases of jaxlib that have the flags; any other could end the process over them.
+KNOWN_TO = ("0.10.", "0.11.", "0.12.")
 # The kernel clears a step's temporary arrays, gigabytes, in every step: by pages of 4 KB that is a quarter of its time.
 HUGE_PAGES = "glibc.malloc.hugetlb"
 

@@ -29,7 +29,9 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.10.2")
 
 
-def test_the_flags_are_added_to_those_of_the_user(environment, monkeypatch):
+@pytest.mark.parametrize("release", ["0.10.2", "0.11.0", "0.11.2", "0.12.0.1"])
+def test_the_flags_are_added_to_those_of_the_user(environment, monkeypatch, release):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: release)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     startup.set_environment()
     assert os.environ["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=2", *FLAGS]
@@ -48,8 +50,9 @@ def test_what_the_user_has_set_stays(environment, monkeypatch):
     assert {name: os.environ[name] for name in theirs} == theirs
 
 
-def test_a_jaxlib_that_may_not_know_the_flags_is_not_given_them(environment, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.11.2")
+@pytest.mark.parametrize("release", ["0.9.2", "0.13.0", "1.0.0"])
+def test_a_jaxlib_that_may_not_know_the_flags_is_not_given_them(environment, monkeypatch, release):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: release)
     startup.set_environment()
     assert "XLA_FLAGS" not in os.environ
 
