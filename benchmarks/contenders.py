@@ -119,8 +119,6 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
     network = RAUNet(*case.network.widths, dataclasses.replace(settings, axis_name=step.reduction_axis()))
     low = np.zeros((len(image), image.shape[-1]), np.float32)
     batch = step.split_over_devices({"image": image, "mask": mask, "low": low, "high": low + 1})
-    if jax.local_device_count() == 1:
-        batch = jax.device_put(batch)
     state = make_state(variables)
     train_step = step.make_train_step(network, _settings(), False)
 

@@ -98,8 +98,8 @@ class FoldRun:
     def fetch_loss(self) -> None:
         """Record the loss of the last step, which is waited for, unless that is done. Raises RunError as `record`."""
         if self._pending:
-            number, cases, metrics = self._pending
-            self._pending = None
+            (number, cases, metrics), self._pending = self._pending, None
+            metrics = jax.device_get(metrics)
             self._learning_rate = float(metrics["learning_rate"])
             self.record(number, cases, float(metrics["loss"]))
 

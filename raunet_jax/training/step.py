@@ -1,7 +1,7 @@
 """Training state and the compiled steps, for one device or many (importable with jax, flax and optax alone)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -42,10 +42,10 @@ def reduction_axis() -> str | None:
 
 def make_state(network: RAUNet, settings: OptimizerSettings, config: ConfigDict) -> TrainState:
     """The initial state, on every device, by the recipe's `seed`, `patch_size` and `data.modalities`."""
-    variables = init_variables(network, image_shape(config), config.seed)
-    params = jax.tree.map(jnp.asarray, variables["params"])
-    optimizer = make_optimizer(settings).init(params)
-    return replicate(TrainState(np.zeros((), np.int32), params, variables["batch_stats"], optimizer))
+    with jax.transfer_guard("allow"):  # Flax and Optax bring numbers of theirs to the device, once
+        variables = init_variables(network, image_shape(config), config.seed)
+        optimizer = make_optimizer(settings).init(jax.tree.map(jnp.asarray, variables["params"]))
+    return replicate(TrainState(np.zeros((), np.int32), variables["params"], variables["batch_stats"], optimizer))
 
 
 def replicate(tree):
@@ -95,11 +95,14 @@ def make_train_step(
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
-def split_over_devices(batch: dict) -> dict:
-    """Arrays `(b, ...)` of this process's part of a batch as `(device, b / device, ...)` for its own devices.
+def split_over_devices(batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Arrays `(b, ...)` of this process's part of a batch as `(device, b / device, ...)`, on its own devices.
 
     Entries that no device needs are left out.
     """
-    devices = jax.local_device_count()
-    names = ("image", "mask", "low", "high")
-    return {name: batch[name].reshape(devices, -1, *batch[name].shape[1:]) for name in names}
+    devices = np.array(jax.local_devices())
+    part = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+    arrays = {name: batch[name] for name in ("image", "mask", "low", "high")}
+    return jax.device_put(
+        {name: array.reshape(len(devices), -1, *array.shape[1:]) for name, array in arrays.items()}, part
+    )

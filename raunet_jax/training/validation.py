@@ -35,7 +35,7 @@ def validation_dice(step: Callable, state: TrainState, validation: Iterable[dict
     """
     counts = np.zeros(3)
     for batch in validation:
-        found = np.asarray(step(state, split_over_devices(batch)), np.float64).reshape(-1, 3)
+        found = np.asarray(jax.device_get(step(state, split_over_devices(batch))), np.float64).reshape(-1, 3)
         counts += found[batch["valid"]].sum(axis=0)
     overlap, predicted, reference = counts
     return float(2 * overlap / (predicted + reference)) if predicted + reference else None
