@@ -29,6 +29,11 @@ class Checkpoints:
         self.folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "loop": ocp.JsonCheckpointHandler(),
+                "recipe": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics[METRIC],
                 preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),

@@ -78,7 +78,7 @@ def test_its_training_goes_on_with_the_patches_drawn_anew(run, tmp_path):
 
 
 def state_like(params):
-    return TrainState(np.int32(0), params, {}, optimizer.make_optimizer(SETTINGS).init(params))
+    return TrainState(np.zeros((), np.int32), params, {}, optimizer.make_optimizer(SETTINGS).init(params))
 
 
 def test_a_state_saved_within_an_epoch_knows_the_losses_since_its_beginning(tmp_path):

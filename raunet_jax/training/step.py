@@ -44,8 +44,9 @@ def make_state(network: RAUNet, settings: OptimizerSettings, config: ConfigDict)
     """The initial state, on every device, by the recipe's `seed`, `patch_size` and `data.modalities`."""
     with jax.transfer_guard("allow"):  # Flax and Optax bring numbers of theirs to the device, once
         variables = init_variables(network, image_shape(config), config.seed)
-        optimizer = make_optimizer(settings).init(jax.tree.map(jnp.asarray, variables["params"]))
-    return replicate(TrainState(np.zeros((), np.int32), variables["params"], variables["batch_stats"], optimizer))
+        params = jax.tree.map(jnp.asarray, variables["params"])
+        optimizer = make_optimizer(settings).init(params)
+    return replicate(TrainState(np.zeros((), np.int32), params, variables["batch_stats"], optimizer))
 
 
 def replicate(tree):
