@@ -42,7 +42,7 @@ SMALL = Small(Settings(axis_name=reduction_axis()))
 SETTINGS = OptimizerSettings(learning_rate=1e-3, patience_epochs=20, epoch_steps=10)
 
 
-def begin(network=NETWORK):
+def initial_state(network=NETWORK):
     return jax.device_get(make_state(network, SETTINGS, recipe()))
 
 
@@ -62,7 +62,7 @@ def by_name(state, metrics):
 
 def small_losses():
     """Of the small network's first weights on the same batch: without augmentation, and as step 0, 1 and again 0."""
-    before = begin(SMALL)
+    before = initial_state(SMALL)
     plain = take_step(before, SMALL)[1]["loss"]
     states = [before.replace(step=np.int32(step)) for step in (0, 1, 0)]
     return np.array([plain, *(take_step(state, SMALL, AUGMENTED)[1]["loss"] for state in states)])
@@ -71,15 +71,15 @@ def small_losses():
 ON_DEVICES = """
 import sys
 import numpy as np
-from test_step import begin, by_name, small_losses, take_step
+from test_step import initial_state, by_name, small_losses, take_step
 
-np.savez(sys.argv[1], **by_name(*take_step(begin())), small_losses=small_losses())
+np.savez(sys.argv[1], **by_name(*take_step(initial_state())), small_losses=small_losses())
 """
 
 
 @pytest.fixture(scope="module")
 def start():
-    return begin()
+    return initial_state()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_what_a_patch_is_augmented_by_does_not_depend_on_the_number_of_devices(a
 def test_a_step_without_augmentation_draws_nothing():
     def compiled(augmentation):
         step = make_train_step(SMALL, SETTINGS, False, augmentation)
-        return step.lower(replicate(begin(SMALL)), split_over_devices(batch())).as_text()
+        return step.lower(replicate(initial_state(SMALL)), split_over_devices(batch())).as_text()
 
     assert not re.search("threefry|random|rng", compiled(OFF))
     assert re.search("threefry|random|rng", compiled(AUGMENTED))  # so that the words are those to look for
