@@ -119,8 +119,6 @@ def _ours(case: Case, contender: Contender, variables: dict | None):
     network = RAUNet(*case.network.widths, dataclasses.replace(settings, axis_name=step.reduction_axis()))
     low = np.zeros((len(image), image.shape[-1]), np.float32)
     batch = step.split_over_devices({"image": image, "mask": mask, "low": low, "high": low + 1})
-    if jax.local_device_count() == 1:
-        batch = jax.device_put(batch)
     state = make_state(variables)
     train_step = make_step(network)
 
@@ -136,7 +134,7 @@ def make_step(network):
     """The compiled train step of `network` that takes what `make_state` makes."""
     from raunet_jax.training import step
 
-    return step.make_train_step(network, LEARNING_RATE, False)
+    return step.make_train_step(network, _settings(), False)
 
 
 def make_state(variables: dict):
@@ -145,10 +143,17 @@ def make_state(variables: dict):
     import jax.numpy as jnp
 
     from raunet_jax.training import step
+    from raunet_jax.training.optimizer import make_optimizer
 
     params = jax.tree.map(jnp.asarray, variables["params"])
-    optimizer, plateau = step.adam(LEARNING_RATE).init(params), step.plateau(20).init(params)
-    return step.replicate(step.TrainState(np.zeros((), np.int32), params, variables["batch_stats"], optimizer, plateau))
+    optimizer = make_optimizer(_settings()).init(params)
+    return step.replicate(step.TrainState(np.zeros((), np.int32), params, variables["batch_stats"], optimizer))
+
+
+def _settings():
+    from raunet_jax.training.optimizer import OptimizerSettings
+
+    return OptimizerSettings(LEARNING_RATE, patience_epochs=20, epoch_steps=100)
 
 
 def _torch(case: Case, contender: Contender, variables: dict | None):

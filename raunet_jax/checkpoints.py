@@ -26,8 +26,14 @@ class Checkpoints:
             get_metric_fn=lambda metrics: metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
         )
         newest = preservation_policy.LatestN(1)
+        self.folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "loop": ocp.JsonCheckpointHandler(),
+                "recipe": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics[METRIC],
                 preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
@@ -57,6 +63,10 @@ class Checkpoints:
             recipe=ocp.args.JsonSave({"json": recipe.to_json(config)}),
         )
         self._manager.save(step, args=items, metrics=None if dice is None else {METRIC: dice}, force=True)
+
+    def state_fields(self, step: int) -> set[str]:
+        """The names on the top level of the state that was saved, none of whose arrays is read."""
+        return set(self._manager.item_metadata(step)["state"].tree)
 
     def restore(self, step: int, state_like: Any) -> tuple[Any, dict]:
         """State as numpy arrays, in the structure of `state_like`, and the loop position saved with it."""

@@ -98,20 +98,9 @@ def test_folds_are_trained_on_the_others(built):
     assert trained and validated and not trained & validated
 
 
-def test_processes_together_see_what_one_process_sees(built, monkeypatch):
+def test_a_batch_that_does_not_divide_over_the_processes_is_refused(built, monkeypatch):
+    # that processes together read what one process reads is tested by two real ones, in test_two_processes.py
     config, folder = built
-    alone = take(batches.train_batches(config, folder, 0), 5)
-    alone_validation = list(batches.validation_batches(config, folder, 0))
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    parts, validation_parts = [], []
-    for process in range(2):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        parts.append(take(batches.train_batches(config, folder, 0), 5))
-        validation_parts.append(list(batches.validation_batches(config, folder, 0)))
-    for whole, shards in ((alone, parts), (alone_validation, validation_parts)):
-        for batch, first, second in zip(whole, *shards, strict=True):
-            assert len(first["case"]) == 2
-            assert_same(batch, {name: np.concatenate([first[name], second[name]]) for name in batch})
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size 4 does not divide over 3 processes"):
         batches.train_batches(config, folder, 0)

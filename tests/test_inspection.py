@@ -15,7 +15,8 @@ from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.commands import inspect, inspection_tables, network_facts, run_facts
 from raunet_jax.networks.raunet import make_network
-from raunet_jax.training.step import TrainState, adam, plateau
+from raunet_jax.training.optimizer import from_recipe, make_optimizer
+from raunet_jax.training.step import TrainState
 
 
 def drawn_parameters(seed=0):
@@ -29,8 +30,8 @@ def drawn_parameters(seed=0):
 
 def save_checkpoint(folder, config, params, step=4, dice=0.5, statistic=1.0):
     statistics = {"Conv1_norm": {"var": np.full(4, statistic, np.float32)}}
-    rate = plateau(config.plateau_patience).init(params)
-    state = TrainState(np.int32(step), params, statistics, adam(1e-3).init(params), rate)
+    optimizer = make_optimizer(from_recipe(config, epoch_steps=2)).init(params)
+    state = TrainState(np.int32(step), params, statistics, optimizer)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(step, state, {"losses": []}, config, dice)
 

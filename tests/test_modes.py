@@ -7,7 +7,7 @@ import pytest
 from configs import brats, common, demo, liver
 from data_prep import patch_dataset
 from raunet_jax import recipe
-from raunet_jax.commands import evaluate, load, predict, prepare, report, score, train
+from raunet_jax.commands import evaluate, load, out_of_fold, predict, prepare, report, score, train
 from raunet_jax.commands.request import Request, UsageError
 from raunet_jax.run_folder import RunError
 
@@ -184,7 +184,7 @@ def test_stage_3_is_cut_around_out_of_fold_livers_where_all_folds_are_trained(
     given = {}
     monkeypatch.setattr(patch_dataset, "prepare", lambda stage, boxes: given.update({stage.stage: boxes}) or Patches())
     monkeypatch.setattr(
-        train.out_of_fold, "liver_boxes", lambda config, run, split: "boxes" if split == Patches.split else None
+        out_of_fold, "liver_boxes", lambda config, run, split: "boxes" if split == Patches.split else None
     )
     config = demo.get_config()
     config.liver_source, config.folds, config.data.folds = voi, folds, 2

@@ -18,7 +18,7 @@ from raunet_jax.training import loop, parallel_folds
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def prepared(tmp_path_factory):
     root = tiny_lits.write(tmp_path_factory.mktemp("lits"))
     config = tiny_lits.recipe(root, tmp_path_factory.mktemp("prepared"), "voi", (32, 32, 1), patches_per_case=2.0)
     config.name, config.network.width, config.epochs, config.folds = "tiny", 4, 1, (0, 1)
@@ -30,8 +30,8 @@ def weights(run):
         return checkpoints.newest_step(), checkpoints.restore_tree(checkpoints.newest_step())["params"]
 
 
-def test_two_folds_at_once_end_with_the_weights_they_have_one_after_another(begun, tmp_path, capsys):
-    config, patch_set = begun
+def test_two_folds_at_once_end_with_the_weights_they_have_one_after_another(prepared, tmp_path, capsys):
+    config, patch_set = prepared
     together, alone = tmp_path / "together", tmp_path / "alone"
     files.write_text(together / "config.json", recipe.to_json(config))
     parallel_folds.train_folds(patch_set, together, (0, 1), 2, StopRequest())
@@ -43,8 +43,8 @@ def test_two_folds_at_once_end_with_the_weights_they_have_one_after_another(begu
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_folds_that_fail_are_named_and_the_others_are_begun_all_the_same(begun, tmp_path, capsys):
-    config, patch_set = begun
+def test_folds_that_fail_are_named_and_the_others_are_started_all_the_same(prepared, tmp_path, capsys):
+    config, patch_set = prepared
     files.write_text(tmp_path / "config.json", recipe.to_json(config))
     with pytest.raises(RunError, match=r"fold 7 \(exit status 1\), fold 9 \(exit status 1\) failed"):
         parallel_folds.train_folds(patch_set, tmp_path, (7, 9), 1, StopRequest())
@@ -92,7 +92,7 @@ def test_the_processes_see_the_gpus_that_this_one_sees_and_no_other(tmp_path, mo
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr(parallel_folds, "NODES", tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    say = "echo shown=$CUDA_VISIBLE_DEVICES. >&2; sleep 0.3\n"  # long enough for the other to be begun
+    say = "echo shown=$CUDA_VISIBLE_DEVICES. >&2; sleep 0.3\n"  # long enough for the other to be started
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", say))
     parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 2, stop)
     assert set(capsys.readouterr().err.split()) == seen

@@ -19,10 +19,13 @@ from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.layers import Conv
-from raunet_jax.run_folder import RunError
+from raunet_jax.run_folder import FoldFolder, RunError
 from raunet_jax.signals import Stopped, StopRequest, catch_signals
-from raunet_jax.training import batches
-from raunet_jax.training import loop as training
+from raunet_jax.training import batches, fold_run
+from raunet_jax.training.fold_run import FoldRun
+from raunet_jax.training.loop import train_fold
+from raunet_jax.training.metrics import MetricsLog
+from raunet_jax.training.validation import validation_dice
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EPOCH_STEPS, EPOCHS = 3, 3
@@ -32,26 +35,27 @@ KILLED = """
 import os, pathlib, signal, sys
 from raunet_jax import recipe
 from raunet_jax.signals import StopRequest
-from raunet_jax.training import loop as training
+from raunet_jax.training.fold_run import FoldRun
+from raunet_jax.training.loop import train_fold
 
 config, patch_set, run, cut, network = sys.argv[1:]
 if network == "small":
     import pytest, test_training
     test_training.use_small_network(pytest.MonkeyPatch())
-record = training.FoldRun.record
+record = FoldRun.record
 
 def record_and_die(fold_run, number, cases, loss):
     record(fold_run, number, cases, loss)
     if number == int(cut):
         os.kill(os.getpid(), signal.SIGKILL)
 
-training.FoldRun.record = record_and_die
-training.train_fold(recipe.load(pathlib.Path(config)), pathlib.Path(patch_set), pathlib.Path(run), 0, StopRequest())
+FoldRun.record = record_and_die
+train_fold(recipe.load(pathlib.Path(config)), pathlib.Path(patch_set), pathlib.Path(run), 0, StopRequest())
 """
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def prepared(tmp_path_factory):
     """A recipe of stage coarse with three steps an epoch, and its patch set."""
     root = tiny_lits.write(tmp_path_factory.mktemp("lits"))
     config = tiny_lits.recipe(root, tmp_path_factory.mktemp("prepared"), "coarse", (32, 32, 1))
@@ -73,22 +77,22 @@ class Small(nn.Module):
 
 
 def use_small_network(patch):
-    patch.setattr(training, "make_network", lambda config, axis_name: Small(Settings(axis_name=axis_name)))
+    patch.setattr(fold_run, "make_network", lambda config, axis_name: Small(Settings(axis_name=axis_name)))
 
 
 @pytest.fixture
-def small(begun, monkeypatch):
+def small(prepared, monkeypatch):
     use_small_network(monkeypatch)
-    return begun
+    return prepared
 
 
 @pytest.fixture(scope="module")
-def unbroken(begun, tmp_path_factory):
+def unbroken(prepared, tmp_path_factory):
     """The run folder of a small network's training that nothing disturbed."""
     run = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patch:
         use_small_network(patch)
-        training.train_fold(*begun, run, 0, StopRequest())
+        train_fold(*prepared, run, 0, StopRequest())
     return run
 
 
@@ -125,14 +129,14 @@ def assert_same_run(one, other):
 
 def interrupt(monkeypatch, signum):
     """Have a training send itself a signal once the loss of step CUT is known."""
-    record = training.FoldRun.record
+    record = FoldRun.record
 
     def record_and_signal(fold_run, number, cases, loss):
         record(fold_run, number, cases, loss)
         if number == CUT:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(training.FoldRun, "record", record_and_signal)
+    monkeypatch.setattr(FoldRun, "record", record_and_signal)
 
 
 def test_a_run_leaves_a_line_an_epoch_a_checkpoint_and_its_recipe(small, unbroken):
@@ -166,16 +170,14 @@ def train_and_die(config, patch_set, run, cut, network, place):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
-def test_raunet_killed_within_an_epoch_ends_as_if_it_never_was(begun, tmp_path):
-    config, patch_set = begun
+def test_raunet_killed_within_an_epoch_ends_as_if_it_never_was(prepared, tmp_path):
+    config, patch_set = prepared
     config = changed(config, epochs=2)
-    training.train_fold(
-        config, patch_set, tmp_path / "unbroken", 0, StopRequest()
-    )  # first: the other finds it compiled
+    train_fold(config, patch_set, tmp_path / "unbroken", 0, StopRequest())  # first: the other finds it compiled
     run = tmp_path / "run"
     train_and_die(config, patch_set, run, CUT, "raunet", tmp_path)
     assert len(rows(run)) == 1
-    training.train_fold(config, patch_set, run, 0, StopRequest())
+    train_fold(config, patch_set, run, 0, StopRequest())
     assert_same_run(run, tmp_path / "unbroken")
 
 
@@ -187,7 +189,7 @@ def test_a_kill_after_a_checkpoint_within_the_epoch_costs_no_more_than_the_steps
     train_and_die(changed(config, checkpoint_minutes=0.0), patch_set, run, CUT + 1, "small", tmp_path)
     step, _, loop = checkpoint(run)
     assert step == CUT and len(loop["losses"]) == CUT - EPOCH_STEPS
-    training.train_fold(config, patch_set, run, 0, StopRequest())
+    train_fold(config, patch_set, run, 0, StopRequest())
     assert f"going on from step {CUT}" in capsys.readouterr().err
     assert_same_run(run, unbroken)
 
@@ -199,12 +201,12 @@ def test_a_signal_saves_within_the_epoch_and_the_same_call_goes_on(
     with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"{signum.name}.*resumes") as stopped:
         interrupt(patch, signum)
         with catch_signals() as stop:
-            training.train_fold(*small, tmp_path, 0, stop)
+            train_fold(*small, tmp_path, 0, stop)
     assert stopped.value.exit_status == status
     step, _, loop = checkpoint(tmp_path)
     assert step == CUT + 1 and len(loop["losses"]) == step - EPOCH_STEPS
     with catch_signals() as stop:
-        training.train_fold(*small, tmp_path, 0, stop)
+        train_fold(*small, tmp_path, 0, stop)
     assert f"going on from step {step}" in capsys.readouterr().err
     assert_same_run(tmp_path, unbroken)
 
@@ -212,9 +214,9 @@ def test_a_signal_saves_within_the_epoch_and_the_same_call_goes_on(
 def test_saving_at_every_step_changes_nothing(small, unbroken, tmp_path, monkeypatch):
     config, patch_set = small
     saved = []
-    save = training.FoldRun.save
-    monkeypatch.setattr(training.FoldRun, "save", lambda run, *given: (saved.append(run.step), save(run, *given)))
-    training.train_fold(changed(config, checkpoint_minutes=0.0), patch_set, tmp_path, 0, StopRequest())
+    save = FoldRun.save
+    monkeypatch.setattr(FoldRun, "save", lambda run, *given: (saved.append(run.step), save(run, *given)))
+    train_fold(changed(config, checkpoint_minutes=0.0), patch_set, tmp_path, 0, StopRequest())
     assert saved == list(range(1, EPOCHS * EPOCH_STEPS + 1))
     assert_same_run(tmp_path, unbroken)
 
@@ -224,33 +226,33 @@ def test_augmentation_is_drawn_again_as_it_was_after_a_resume(small, unbroken, t
     augment = {"flip": ("x", "y"), "quarter_turns": True, "rotation": 15.0, "scale": 0.15, "intensity": 0.1}
     config = changed(config, augment=augment)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    training.train_fold(config, patch_set, whole, 0, StopRequest())
+    train_fold(config, patch_set, whole, 0, StopRequest())
     with monkeypatch.context() as patch, pytest.raises(Stopped), catch_signals() as stop:
         interrupt(patch, signal.SIGTERM)
-        training.train_fold(config, patch_set, cut, 0, stop)
-    training.train_fold(config, patch_set, cut, 0, StopRequest())
+        train_fold(config, patch_set, cut, 0, stop)
+    train_fold(config, patch_set, cut, 0, StopRequest())
     assert_same_run(whole, cut)
     assert all(row["loss"] != plain["loss"] for row, plain in zip(rows(whole), rows(unbroken), strict=True))
 
 
 def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
     before = checkpoint(unbroken)[0], rows(unbroken)
-    training.train_fold(*small, unbroken, 0, StopRequest())
+    train_fold(*small, unbroken, 0, StopRequest())
     assert "trained already, 9 steps" in capsys.readouterr().err
     assert (checkpoint(unbroken)[0], rows(unbroken)) == before
 
 
-def test_a_run_begun_with_another_recipe_is_refused_by_field_and_values(small, unbroken):
+def test_a_run_started_with_another_recipe_is_refused_by_field_and_values(small, unbroken):
     config, patch_set = small
     other = changed(config, batch_size=2, box_margin=9)
-    message = "begun with another recipe.*box_margin: 2, 9; batch_size: 4, 2.*--workdir"
+    message = "was started with another recipe.*box_margin: 2, 9; batch_size: 4, 2.*--workdir"
     with pytest.raises(RunError, match=message):
-        training.train_fold(other, patch_set, unbroken, 0, StopRequest())
+        train_fold(other, patch_set, unbroken, 0, StopRequest())
 
 
 def spoil(monkeypatch, at, spoiled):
     """Have step `at` of a training return what `spoiled` makes of its state and metrics."""
-    make_train_step = training.make_train_step
+    make_train_step = fold_run.make_train_step
 
     def make_spoiled_step(*arguments):
         step = make_train_step(*arguments)
@@ -261,7 +263,7 @@ def spoil(monkeypatch, at, spoiled):
 
         return spoiled_step
 
-    monkeypatch.setattr(training, "make_train_step", make_spoiled_step)
+    monkeypatch.setattr(fold_run, "make_train_step", make_spoiled_step)
 
 
 def cases_of_step(config, patch_set, number):
@@ -272,11 +274,11 @@ def cases_of_step(config, patch_set, number):
 def test_a_run_does_not_go_on_with_another_patch_set(small, tmp_path):
     config, patch_set = small
     with pytest.raises(Stopped):
-        training.train_fold(config, patch_set, tmp_path / "fold_0", 0, StopRequest(signal.SIGTERM))
+        train_fold(config, patch_set, tmp_path / "fold_0", 0, StopRequest(signal.SIGTERM))
     other = tmp_path / "coarse_other" / patch_set.name
     shutil.copytree(patch_set, other)
     with pytest.raises(RunError, match=f"was started with patch set {patch_set.parent.name}, and this is coarse_other"):
-        training.train_fold(config, other, tmp_path / "fold_0", 0, StopRequest())
+        train_fold(config, other, tmp_path / "fold_0", 0, StopRequest())
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_good_checkpoint(
@@ -285,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_
     spoil(monkeypatch, 5, lambda state, metrics: (state, metrics | {"loss": np.float32("nan")}))
     message = f"loss of step 5 is nan, on cases {cases_of_step(*small, 5)}. .*lower learning_rate"
     with pytest.raises(RunError, match=message):
-        training.train_fold(*small, tmp_path, 0, StopRequest())
+        train_fold(*small, tmp_path, 0, StopRequest())
     assert checkpoint(tmp_path)[0] == EPOCH_STEPS
 
 
@@ -296,14 +298,14 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(smal
     spoil(monkeypatch, 2 * EPOCH_STEPS, spoiled)
     message = f"weights after step 6 are not finite, on cases {cases_of_step(*small, 6)}. .*lower learning_rate"
     with pytest.raises(RunError, match=message):
-        training.train_fold(*small, tmp_path, 0, StopRequest())
+        train_fold(*small, tmp_path, 0, StopRequest())
     assert checkpoint(tmp_path)[0] == EPOCH_STEPS
 
 
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(RunError, match="batch_size 4 does not divide over 3 devices"):
-        training.train_fold(*small, tmp_path, 0, StopRequest())
+        train_fold(*small, tmp_path, 0, StopRequest())
 
 
 def test_a_second_signal_goes_to_whoever_handled_it_before():
@@ -327,18 +329,16 @@ def test_validation_pools_the_voxels_of_all_valid_patches():
         return {"image": voxels, "mask": voxels, "low": voxels, "high": voxels, "valid": np.array(valid)}
 
     counts = iter([[[[10, 20, 30], [1, 2, 3]]], [[[5, 5, 5], [100, 100, 100]]]])  # overlap, predicted, reference
-    dice = training.validation_dice(
-        lambda state, _: np.array(next(counts)), None, [batch([True, True]), batch([True, False])]
-    )
+    dice = validation_dice(lambda state, _: np.array(next(counts)), None, [batch([True, True]), batch([True, False])])
     assert dice == pytest.approx(2 * (10 + 1 + 5) / (20 + 2 + 5 + 30 + 3 + 5))
-    assert training.validation_dice(lambda state, _: np.zeros((1, 2, 3)), None, [batch([True, True])]) is None
-    assert training.validation_dice(None, None, []) is None
+    assert validation_dice(lambda state, _: np.zeros((1, 2, 3)), None, [batch([True, True])]) is None
+    assert validation_dice(None, None, []) is None
 
 
 def test_metrics_after_the_step_that_is_resumed_at_are_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"step": step}) + "\n" for step in (3, 6, 9)))
     row = {"step": 9, "loss": 0.5, "validation_dice": None, "learning_rate": 1e-3, "patches_per_second": 2.0}
-    log = training.MetricsLog(tmp_path, resumed_step=6)
+    log = MetricsLog(FoldFolder(tmp_path), resumed_step=6)
     log.write(row)
     log.close()
     assert rows(tmp_path) == [{"step": 3}, {"step": 6}, row]

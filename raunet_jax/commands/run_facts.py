@@ -130,7 +130,7 @@ def _finite(value: float) -> float | None:
 def _non_finite(state: Mapping) -> Iterator[tuple[str, int]]:
     for name, array in _arrays(state).items():
         # The plateau's best loss is infinite, by rights, until the first epoch's end.
-        bad = np.isnan(array) if name.startswith("plateau/") else ~np.isfinite(array)
+        bad = np.isnan(array) if name.endswith("/best_value") else ~np.isfinite(array)
         if count := int(np.count_nonzero(bad)):
             yield name, count
 

@@ -2,17 +2,18 @@
 
 import logging
 import os
-import pathlib
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from data_prep import patch_dataset
 from raunet_jax import files, recipe
-from raunet_jax.commands import evaluate, out_of_fold, report
 from raunet_jax.commands.request import Request, UsageError
+from raunet_jax.imaging.geometry import Box
 from raunet_jax.inference.models import check_inference
 from raunet_jax.run_folder import RunFolder, check_same_recipe
 from raunet_jax.signals import catch_signals
+from raunet_jax.tasks import stage_of
 from raunet_jax.training import augmentation, loop, parallel_folds
 
 log = logging.getLogger("raunet_jax")
@@ -20,50 +21,89 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     """Case failures along the way make the exit status 1."""
-    config, run = request.planned_recipe(), request.run
-    cascade = "stages" in config
-    places = {name: run / name if cascade else run for name in recipe.stages_of(config)}
-    for name, stage in recipe.stages_of(config).items():  # before anything is written over what is there
-        for fold in stage.folds:
-            begun = places[name] / f"fold_{fold}" / "config.json"
-            if begun.is_file():
-                check_same_recipe(begun.parent, recipe.load(begun), stage)
-    for stage in recipe.stages_of(config).values():
-        augmentation.from_recipe(stage)  # these raise, before days of training, where a field does not fit
-        check_inference(stage)
-        if stage.folds_at_once > 1:  # the folds' processes need the memory that this one would keep for itself
-            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    config, run = request.planned_recipe(), RunFolder(request.run)
+    stages = recipe.stages_of(config)
+    _check(config, run)
+    if any(stage.folds_at_once > 1 for stage in stages.values()):
+        # the folds' processes need the memory that this one would keep for itself from JAX's start on
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     failed: list[str] = []
-    for name, stage in recipe.stages_of(config).items():
-        place = places[name]
-        patches = patch_dataset.prepare(stage, _boxes(config, run, stage))
-        failed += [f"{case}: {reason}" for case, reason in patches.failed]
-        RunFolder(place).keep_split(patches.split)
-        files.write_text(place / "config.json", recipe.to_json(stage) + "\n")
-        files.write_text(run / "config.json", recipe.to_json(config) + "\n")
-        with catch_signals() as stop:
-            if min(stage.folds_at_once, len(stage.folds)) > 1:
-                parallel_folds.train_folds(patches.folder, place, stage.folds, stage.folds_at_once, stop)
-            else:
-                for fold in stage.folds:
-                    loop.train_fold(stage, patches.folder, place / f"fold_{fold}", fold, stop)
-    status = evaluate.run(request) if cascade else report.run(request)
+    for name, stage in stages.items():
+        failed += _train_stage(config, run, name, stage)
+    status = _finish(config, request)
     for line in dict.fromkeys(failed):
         log.warning(f"not trained on {line}")
     return 1 if failed else status
 
 
-def _boxes(config: ConfigDict, run: pathlib.Path, stage: ConfigDict) -> dict:
-    """The out-of-fold liver boxes that the patches of `stage` are cut around, or none: those of the reference."""
-    if stage.liver_source == "reference" or stage.stage != "tumor":
-        return {}
+def _check(config: ConfigDict, run: RunFolder) -> None:
+    """Refuse, before days of training and before anything is written over what is there, what could not be done.
+
+    Raises:
+        RunError: a fold of a stage was started with another recipe.
+        ValueError: a field of a stage's recipe does not fit.
+    """
+    for name, stage in recipe.stages_of(config).items():
+        folder = run.stages(config)[name]
+        for fold in map(folder.fold, stage.folds):
+            if fold.recipe.is_file():
+                check_same_recipe(fold.path, recipe.load(fold.recipe), stage)
+        augmentation.from_recipe(stage)
+        check_inference(stage)
+        _check_liver_source(config, stage)
+
+
+def _train_stage(config: ConfigDict, run: RunFolder, name: str, stage: ConfigDict) -> list[str]:
+    """Train the folds of one stage; a sentence for each case that could not be trained on."""
+    folder = run.stages(config)[name]
+    patches = patch_dataset.prepare(stage, _boxes(config, run, stage))
+    folder.keep_split(patches.split)
+    files.write_text(folder.recipe, recipe.to_json(stage) + "\n")
+    files.write_text(run.recipe, recipe.to_json(config) + "\n")
+    with catch_signals() as stop:
+        if min(stage.folds_at_once, len(stage.folds)) > 1:
+            parallel_folds.train_folds(patches.folder, folder.path, stage.folds, stage.folds_at_once, stop)
+        else:
+            for fold in stage.folds:
+                loop.train_fold(stage, patches.folder, folder.fold(fold).path, fold, stop)
+    return [f"{case}: {reason}" for case, reason in patches.failed]
+
+
+def _finish(config: ConfigDict, request: Request) -> int:
+    """Evaluate a cascade, which makes its page too; make the page of a single stage."""
+    if recipe.is_cascade(config):
+        from raunet_jax.commands import evaluate
+
+        return evaluate.run(request)
+    from raunet_jax.commands import report
+
+    return report.run(request)
+
+
+def _cropped_around_liver(stage: ConfigDict) -> bool:
+    """Whether the patches are centered inside a liver's box, which `config.liver_source` chooses."""
+    row = stage_of(stage.stage)
+    return row.region == "liver box" and row.sampler == "centered"
+
+
+def _check_liver_source(config: ConfigDict, stage: ConfigDict) -> None:
+    if not _cropped_around_liver(stage) or stage.liver_source == "reference":
+        return
     if stage.liver_source != "predicted":
         raise UsageError(f"config.liver_source is {stage.liver_source!r}; choose predicted or reference")
-    if "stages" not in config:
+    if not recipe.is_cascade(config):
         raise UsageError(
             "config.liver_source=predicted needs the stages before: train a cascade, such as configs/liver.py"
         )
+
+
+def _boxes(config: ConfigDict, run: RunFolder, stage: ConfigDict) -> Mapping[str, Box]:
+    """The out-of-fold liver boxes that the patches of `stage` are cropped around, or none: those of the reference."""
+    if not _cropped_around_liver(stage) or stage.liver_source == "reference":
+        return {}
     if set(stage.folds) < set(range(stage.data.folds)):
         log.warning(f"{stage.name}: config.liver_source=reference is used, as out-of-fold livers need all folds")
         return {}
-    return out_of_fold.liver_boxes(config, run, RunFolder(run / "voi").read_split())
+    from raunet_jax.commands import out_of_fold
+
+    return out_of_fold.liver_boxes(config, run.path, run.stages(config)["voi"].read_split())

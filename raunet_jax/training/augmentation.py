@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+from ml_collections import ConfigDict
 
 AXES = {"x": -2, "y": -3, "z": -4}  # of a patch ([z,] y, x, channel)
 PLANE = (AXES["y"], AXES["x"])
@@ -30,8 +31,12 @@ class Augmentation(NamedTuple):
 OFF = Augmentation()
 
 
-def from_recipe(config) -> Augmentation:
-    """The recipe's augmentation, OFF where it changes nothing; ValueError for a value that does not fit."""
+def from_recipe(config: ConfigDict) -> Augmentation:
+    """By the fields `augment`, `patch_size` and `seed`; OFF where it changes nothing.
+
+    Raises:
+        ValueError: a value that does not fit.
+    """
     settings = Augmentation(**config.augment.to_dict())
     x, y, z = config.patch_size
     axes = ("x", "y", "z") if z > 1 else ("x", "y")
@@ -88,7 +93,8 @@ def _augment_sample(image, mask, key, settings: Augmentation):
 def _warped_plane(shape: tuple[int, int], angle, zoom) -> list[jax.Array]:
     """Where in the plane (y, x) each voxel of the plane turned by `angle`, and larger by `zoom`, comes from."""
     middle_y, middle_x = ((size - 1) / 2 for size in shape)
-    y, x = jnp.meshgrid(jnp.arange(shape[0]) - middle_y, jnp.arange(shape[1]) - middle_x, indexing="ij")
+    from_middle = (jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2 for size in shape)
+    y, x = jnp.meshgrid(*from_middle, indexing="ij")
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     return [cos * y - sin * x + middle_y, sin * y + cos * x + middle_x]
 

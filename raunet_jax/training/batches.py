@@ -14,21 +14,29 @@ import grain
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+
+from raunet_jax.tasks import stage_of
 
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches held ahead, so memory stays small
 ARRAYS = ("image", "mask", "low", "high")
 
 
-def train_batches(config, folder: Path, fold: int) -> Iterator[dict[str, Any]]:
-    """Endless training batches of `fold`: all other folds, for stage coarse the split "train"; reshuffled every epoch.
+def train_batches(config: ConfigDict, folder: Path, fold: int) -> Iterator[dict[str, Any]]:
+    """Endless training batches of `fold`, reshuffled every epoch: of all other folds, of a single model those to train.
 
     Each is a dict of this process's part of the batch: image (b, [z,] y, x, c) int16, mask (b, [z,] y, x, 1) uint8, low
     and high (b, c) float32 of the whole volumes, case: names. b is `batch_size` over the number of processes. The
     iterator's `get_state()` is JSON-able, and `set_state` continues after the batch that was last taken.
 
+    Args:
+        config: `seed`, `batch_size`, `stage` and `data.folds` are read.
+        folder: of the patch set's version.
+        fold: that the batches leave out.
+
     Raises:
-      ValueError: a fold or batch size that does not fit, or no record to train on.
-      RuntimeError: from the iterator, a damaged shard.
+        ValueError: a fold or batch size that does not fit, or no record to train on.
+        RuntimeError: from the iterator, a damaged shard.
     """
     splits, _ = _splits(config, fold)
     part = _Part(config, folder, splits)
@@ -41,16 +49,16 @@ def train_batches(config, folder: Path, fold: int) -> Iterator[dict[str, Any]]:
     return iter(numbers.batch(config.batch_size, drop_remainder=True).map(part.read).to_iter_dataset(READING))
 
 
-def train_size(config, folder: Path, fold: int) -> int:
+def train_size(config: ConfigDict, folder: Path, fold: int) -> int:
     """Number of records that `fold` is trained on, over all processes together."""
     return len(_source(folder, _splits(config, fold)[0]))
 
 
-def validation_batches(config, folder: Path, fold: int) -> "ValidationBatches":
+def validation_batches(config: ConfigDict, folder: Path, fold: int) -> "ValidationBatches":
     """The batches of the split that `fold` is validated on, every record once, in order; see ValidationBatches.
 
     Raises:
-      ValueError: a fold or batch size that does not fit.
+        ValueError: a fold or batch size that does not fit.
     """
     return ValidationBatches(_Part(config, folder, _splits(config, fold)[1]))
 
@@ -81,7 +89,7 @@ class ValidationBatches:
 class _Part:
     """This process's contiguous part of each global batch of the given splits."""
 
-    def __init__(self, config, folder: Path, splits: tuple[str, ...]):
+    def __init__(self, config: ConfigDict, folder: Path, splits: tuple[str, ...]):
         self._folder = folder
         self._source = _source(folder, splits)
         self._process, processes = jax.process_index(), jax.process_count()
@@ -106,11 +114,13 @@ class _Part:
         return batch | {"case": [record["case"].decode() for record in records]}
 
 
-def _splits(config, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the splits that `fold` is trained and validated on."""
-    if config.stage == "coarse":
+    if stage_of(config.stage).single_model:
         if fold != 0:
-            raise ValueError(f"stage coarse has a single model, fold 0; fold {fold} was asked for (config.folds)")
+            raise ValueError(
+                f"stage {config.stage} has a single model, fold 0; fold {fold} was asked for (config.folds)"
+            )
         return ("train",), ("validation",)
     if not 0 <= fold < config.data.folds:
         raise ValueError(f"fold {fold} is not one of the {config.data.folds} folds of config.data.folds")

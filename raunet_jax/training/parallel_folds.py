@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 import absl.logging
 
-from raunet_jax import recipe
 from raunet_jax.progress import log_to_stderr
-from raunet_jax.run_folder import RunError
+from raunet_jax.run_folder import RunError, RunFolder
 from raunet_jax.signals import Stopped, StopRequest, catch_signals
 from raunet_jax.training import loop
 
@@ -25,44 +24,35 @@ NODES = pathlib.Path("/dev")  # holds a node a GPU: nvidia0, nvidia1, …
 
 
 def train_folds(
-    patch_set: pathlib.Path, place: pathlib.Path, folds: Sequence[int], at_once: int, stop: StopRequest
+    patch_set: pathlib.Path, run: pathlib.Path, folds: Sequence[int], at_once: int, stop: StopRequest
 ) -> None:
-    """Train `folds` of the recipe saved in `place`, at most `at_once` of them at a time.
+    """Train `folds` of the recipe saved in the run folder `run`, at most `at_once` of them at a time.
 
     Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), and no two the same, so that
     there are no more at a time than GPUs; on a CPU they share the cores. What they say is passed on line by line.
-    `stop` is `a signal's is passed on to the processes, which save and end.
+    A signal that fills `stop` is passed on to the processes, which save and end.
 
     Raises:
-      Stopped: a signal asked for an end. TrainingError: a fold failed; the others were trained to their end.
+        Stopped: a signal asked for an end.
+        RunError: a fold failed; the others were trained to their end.
     """
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
     for device in _devices(min(at_once, len(folds))):
         free.put(device)
+    running: dict[int, subprocess.Popen] = {}
     failed: dict[int, str] = {}
 
     def train(fold: int, device: str) -> None:
-        command = [sys.executable, "-m", "raunet_jax.training.parallel_folds", str(patch_set), str(place), str(fold)]
-        # XLA_PYTHON_CLIENT_PREALLOCATE is handed on as it is: where this process holds a part of the first GPU and so
-        # takes no more memory than it uses, the process that shares that GPU with it must not take most of it either.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        if device:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        options = {"env": environment, "stderr": subprocess.PIPE, "errors": "replace", "start_new_session": True}
         try:
-            with subprocess.Popen(command, **options) as child:
-                running[fold] = child
-                for line in child.stderr:
-                    log.info(line.rstrip("\n"))
-            if child.returncode:
-                failed[fold] = f"exit status {child.returncode}"
+            status = _train_in_process(patch_set, run, fold, device, running)
+            if status:
+                failed[fold] = f"exit status {status}"
         except Exception as error:  # of whatever kind: one that leaves a thread is lost
             failed[fold] = f"{type(error).__name__}: {error}"
             log.error(f"error: fold {fold}: {failed[fold]}")
         finally:
             free.put(device)
 
-    running: dict[int, subprocess.Popen] = {}
     threads = []
     for fold in folds:
         device = _wait_for(free, stop, running)
@@ -78,7 +68,25 @@ def train_folds(
         raise stop.stopped()
     if failed:
         shown = ", ".join(f"fold {fold} ({reason})" for fold, reason in sorted(failed.items()))
-        raise RunError(f"{place}: {shown} failed, as said above; the same command goes on with them")
+        raise RunError(f"{run}: {shown} failed, as said above; the same command goes on with them")
+
+
+def _train_in_process(
+    patch_set: pathlib.Path, run: pathlib.Path, fold: int, device: str, running: dict[int, subprocess.Popen]
+) -> int:
+    """Train `fold` in a process that is shown `device` alone, and is put into `running`; its exit status."""
+    command = [sys.executable, "-m", "raunet_jax.training.parallel_folds", str(patch_set), str(run), str(fold)]
+    # XLA_PYTHON_CLIENT_PREALLOCATE is handed on as it is: where this process holds a part of the first GPU and so
+    # takes no more memory than it uses, the process that shares that GPU with it must not take most of it either.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if device:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    options = {"env": environment, "stderr": subprocess.PIPE, "errors": "replace", "start_new_session": True}
+    with subprocess.Popen(command, **options) as child:
+        running[fold] = child
+        for line in child.stderr:
+            log.info(line.rstrip("\n"))
+    return child.returncode
 
 
 def _devices(at_once: int) -> list[str]:
@@ -115,16 +123,19 @@ def _pass_on(stop: StopRequest, running: dict[int, subprocess.Popen]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train one fold: PATCH_SET, the folder of the run and its recipe, and the fold's number."""
+    """Train one fold.
+
+    Args:
+        arguments: folder of the patch set, run folder with the recipe, and number of the fold.
+    """
     absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS report each step of theirs
     log_to_stderr()
-    patch_set, place, fold = pathlib.Path(arguments[0]), pathlib.Path(arguments[1]), int(arguments[2])
+    patch_set, run, fold = pathlib.Path(arguments[0]), RunFolder(pathlib.Path(arguments[1])), int(arguments[2])
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with catch_signals() as stop:
         try:
-            config = recipe.load(place / "config.json")
-            loop.train_fold(config, patch_set, place / f"fold_{fold}", fold, stop)
+            loop.train_fold(run.load_recipe(), patch_set, run.fold(fold).path, fold, stop)
         except Stopped as stopped:
             return stopped.exit_status
         except (OSError, ValueError, RuntimeError) as error:

@@ -1,0 +1,41 @@
+"""Training states as this version and earlier ones saved them, brought to today's form."""
+
+import dataclasses
+
+import numpy as np
+
+from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.run_folder import RunError
+from raunet_jax.training.step import TrainState
+
+FIELDS = {field.name for field in dataclasses.fields(TrainState)}
+SEPARATE_PLATEAU = FIELDS | {"plateau"}  # where the plateau was moved on by the host, once an epoch
+
+
+def restore(checkpoints: Checkpoints, step: int, state_like: TrainState) -> tuple[TrainState, dict]:
+    """The state that was saved at `step`, as numpy arrays, and the loop position saved with it.
+
+    Raises:
+        RunError: no version known to this one saved the state.
+    """
+    fields = checkpoints.state_fields(step)
+    if fields == FIELDS:
+        return checkpoints.restore(step, state_like)
+    if fields == SEPARATE_PLATEAU:
+        adam, plateau = state_like.optimizer
+        saved, loop = checkpoints.restore(step, vars(state_like) | {"optimizer": adam, "plateau": plateau})
+        plateau = _with_losses(saved.pop("plateau"), loop["losses"])
+        return TrainState(**saved | {"optimizer": (saved["optimizer"], plateau)}), loop
+    raise RunError(
+        f"{checkpoints.folder}: the training state of step {step} has the parts {', '.join(sorted(fields))}, which "
+        "this version does not know. Go on with the version that saved it, or name another --workdir to train anew"
+    )
+
+
+def _with_losses(plateau, losses: list[float]):
+    """The plateau's state after the present epoch's losses, of which it then knew nothing before the epoch's end."""
+    count, mean = np.int32(0), np.float32(0)
+    for loss in losses:
+        mean = np.float32((np.float32(count) * mean + np.float32(loss)) / np.float32(count + 1))  # as Optax adds it
+        count += np.int32(1)
+    return plateau._replace(count=np.asarray(count), avg_value=np.asarray(mean))
