@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
-from raunet_jax.networks.convolution import join
+from raunet_jax.networks.convolution import upsample_and_concatenate
 from raunet_jax.networks.lowering import BY_PLATFORM
 
 
@@ -124,7 +124,9 @@ class Decoder(nn.Module):
     def __call__(self, x, train):
         low, skip = x[:, ::2, ::2, ..., :2], x[..., 2:]
         low = low if x.ndim == 4 else low[:, :, :, ::2]
-        return self.settings.residual_block(self.features, "block")(join(low, skip, self.settings.rewrites), train)
+        return self.settings.residual_block(self.features, "block")(
+            upsample_and_concatenate(low, skip, self.settings.rewrites), train
+        )
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 2, 4, 6, 5)])

@@ -26,5 +26,5 @@ def test_a_name_that_is_none_is_refused_with_those_there_are():
 
 
 def test_a_rewrite_of_another_is_refused_without_it():
-    with pytest.raises(ValueError, match="names subpixel without split, which it works on; name both"):
+    with pytest.raises(ValueError, match="names subpixel without split, which it builds on; name both"):
         rewrites("subpixel")
