@@ -58,7 +58,7 @@ def res(x, params, statistics):
 
 def filled(module, x):
     """The module's variables with nothing at its default, so that no term can hide."""
-    variables = jax.eval_shape(lambda key: module.init(key, x, False), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: module.init(key, jnp.asarray(x), False), jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.uniform(0.2, 0.8, leaf.shape).astype(np.float32) - 0.3, variables) | {
         "batch_stats": jax.tree.map(

@@ -158,8 +158,9 @@ def _batch_norm_relu_backward(axis_name, rewrites, arguments, gradient):
     means = to_bias / len(voxels), to_scale / len(voxels)
     if axis_name is not None:
         means = jax.lax.pmean(means, axis_name)
-    to_voxels = (scale * inverse)[None] * (gradient - means[0][None] - normalized * means[1][None])
-    return to_voxels.astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
+    factor = scale * inverse
+    centered = gradient - means[0][None] - normalized * means[1][None]
+    return (factor[None] * centered).astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
 
 
 _batch_norm_relu_train.defvjp(_batch_norm_relu_forward, _batch_norm_relu_backward)

@@ -113,8 +113,8 @@ def _pack_kernel(kernel: Float[Array, "u v i o"]) -> Float[Array, "u 3 packed_i 
     taps = kernel.shape[1]
     block, source, target = np.ogrid[:3, :PACK_FACTOR, :PACK_FACTOR]
     tap = PACK_FACTOR * (block - 1) + source - target + taps // 2
-    inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[None, ..., None, None]  # 1 block source target 1 1
-    blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)  # u block source target i o
+    inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[..., None, None]  # block source target 1 1
+    blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)[None]  # u block source target i o
     return blocks.swapaxes(3, 4).reshape(
         kernel.shape[0], 3, PACK_FACTOR * kernel.shape[2], PACK_FACTOR * kernel.shape[3]
     )

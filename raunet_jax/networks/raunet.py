@@ -131,7 +131,7 @@ def image_shape(config: ConfigDict) -> tuple[int, ...]:
     return (*((z, y, x) if z > 1 else (y, x)), len(config.data.modalities))
 
 
-def init_variables(network: RAUNet, shape: Sequence[int], seed: int) -> dict:
+def init_variables(network: nn.Module, shape: Sequence[int], seed: int) -> dict:
     """Fresh `params` and `batch_stats` for images of `shape` ([z,] y, x, channel), as numpy arrays.
 
     Glorot-uniform kernels (Glorot and Bengio 2010), zero biases, unit scales (Keras's defaults), drawn by numpy: the

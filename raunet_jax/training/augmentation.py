@@ -88,7 +88,8 @@ def _augment_sample(image, mask, key, settings: Augmentation):
 def _warped_plane(shape: tuple[int, int], angle, zoom) -> list[jax.Array]:
     """Where in the plane (y, x) each voxel of the plane turned by `angle`, and larger by `zoom`, comes from."""
     middle_y, middle_x = ((size - 1) / 2 for size in shape)
-    y, x = jnp.meshgrid(jnp.arange(shape[0]) - middle_y, jnp.arange(shape[1]) - middle_x, indexing="ij")
+    rows, columns = (jnp.arange(size, dtype=jnp.float32) for size in shape)
+    y, x = jnp.meshgrid(rows - middle_y, columns - middle_x, indexing="ij")
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     return [cos * y - sin * x + middle_y, sin * y + cos * x + middle_x]
 
