@@ -69,14 +69,14 @@ def ours(block: Block | None, network: work.Network, settings, variables: dict, 
     import jax.numpy as jnp
     from flax import linen as nn
 
-    from raunet_jax.networks.convolution import join
+    from raunet_jax.networks.convolution import upsample_and_concatenate
     from raunet_jax.networks.layers import max_pool
     from raunet_jax.networks.raunet import RAUNet
 
     class Part(nn.Module):
         @nn.compact
         def __call__(self, *inputs, train):
-            x = inputs[0] if len(inputs) == 1 else join(*inputs, settings.rewrites)
+            x = inputs[0] if len(inputs) == 1 else upsample_and_concatenate(*inputs, settings.rewrites)
             if block.name in POOLED:
                 x = max_pool(x, settings.rewrites)
             if block.name.startswith("Res"):

@@ -1,6 +1,34 @@
-"""The suite and the processes that its tests start compute and speak as run.py does, and keep compiled networks."""
+"""The suite and the processes that its tests start compute and speak as run.py does, and keep compiled networks.
+
+Tests are stricter than JAX: no array gains an axis, changes its dtype or becomes NaN unseen.
+"""
+
+import contextlib
+import os
+import sys
+
+import pytest
 
 from raunet_jax import progress, startup
 
+# Elsewhere NaN is a value: scores without a lesion have no answer, and a loss that is not finite is provoked.
+FREE_OF_NAN = {
+    *("test_blocks", "test_convolution", "test_folding", "test_layers", "test_lowering", "test_raunet"),
+    *("test_losses", "test_augmentation", "test_windows"),
+}
+# Not guarded are transfers to the device: most tests hand NumPy arrays to JAX, and their constants are transfers too.
+
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # read when JAX is imported, also in processes that a test starts
 startup.set_environment()
 progress.log_to_stderr()
+
+
+@pytest.fixture(autouse=True)
+def guards(request):
+    jax, module = sys.modules.get("jax"), request.module.__name__
+    with contextlib.ExitStack() as stack:
+        if jax:
+            stack.enter_context(jax.numpy_dtype_promotion("strict"))
+        if jax and module in FREE_OF_NAN:
+            stack.enter_context(jax.debug_nans(True))
+        yield

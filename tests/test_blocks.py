@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
-from raunet_jax.networks.convolution import join
+from raunet_jax.networks.convolution import upsample_and_concatenate
 from raunet_jax.networks.lowering import BY_PLATFORM
 
 
@@ -64,7 +64,7 @@ def attention(x, params, statistics, depth):
 
 def filled(block, x):
     """Variables of which none is at its default, so that no term can hide."""
-    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.asarray(x), False))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.uniform(0.2, 1.0, leaf.shape).astype(np.float32) - 0.4, shapes)
 
@@ -85,10 +85,9 @@ def assert_same(block, formula, shape):
         out, moved = formula(x, params, variables["batch_stats"])
         return (out * weight).sum(), (out, moved)
 
-    results = [
-        jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
-        for loss in (ours, theirs)
-    ]
+    results = [jax.jit(jax.value_and_grad(ours, argnums=(0, 1), has_aux=True))(variables["params"], x)]
+    with jax.numpy_rank_promotion("allow"):  # a formula broadcasts as it is written
+        results.append(jax.jit(jax.value_and_grad(theirs, argnums=(0, 1), has_aux=True))(variables["params"], x))
     paths, expected = zip(*jax.tree_util.tree_leaves_with_path(results[1]), strict=True)
     assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
     for path, one, other in zip(paths, jax.tree.leaves(results[0]), expected, strict=True):
@@ -124,7 +123,9 @@ class Decoder(nn.Module):
     def __call__(self, x, train):
         low, skip = x[:, ::2, ::2, ..., :2], x[..., 2:]
         low = low if x.ndim == 4 else low[:, :, :, ::2]
-        return self.settings.residual_block(self.features, "block")(join(low, skip, self.settings.rewrites), train)
+        return self.settings.residual_block(self.features, "block")(
+            upsample_and_concatenate(low, skip, self.settings.rewrites), train
+        )
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 2, 4, 6, 5)])
@@ -149,7 +150,7 @@ class Coder(nn.Module):
 
 
 def test_what_is_computed_anew_is_not_kept_and_learns_the_same():
-    x = np.random.default_rng(1).normal(size=(2, 32, 32, 8)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 32, 32, 8)), jnp.float32)
     variables = filled(Coder(Settings()), x)
 
     def step(remat):
@@ -172,7 +173,7 @@ def test_what_is_computed_anew_is_not_kept_and_learns_the_same():
 
 
 def test_batch_statistics_are_joined_over_a_mapped_axis():
-    x = np.random.default_rng(1).normal(size=(4, 4, 4, 3)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 4, 4, 3)), jnp.float32)
     alone, joined = ResidualBlock(8, Settings()), ResidualBlock(8, Settings(axis_name="devices"))
     variables = filled(alone, x)
 
@@ -188,7 +189,7 @@ def test_batch_statistics_are_joined_over_a_mapped_axis():
 
 
 def test_bfloat16_is_of_the_activations_alone():
-    x = np.random.default_rng(1).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 4, 3)), jnp.float32)
     narrow = ResidualBlock(8, Settings(dtype=jnp.bfloat16))
     variables = filled(narrow, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raunet_jax.networks import convolution
-from raunet_jax.networks.convolution import DeferredConcat, convolve, join, upsample
+from raunet_jax.networks.convolution import DeferredConcat, convolve, upsample, upsample_and_concatenate
 from raunet_jax.networks.lowering import BY_PLATFORM, NEEDS
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 6, 1), (2, 4, 3, 8, 3), (1, 2, 1, 1, 1), (1, 3, 2, 4, 2)]
@@ -91,7 +91,7 @@ def test_a_convolution_of_two_unjoined_halves_is_that_of_the_joined_array(rewrit
         random(1, (*size, 2)),
         random(2, (window,) * (len(half) - 2) + (half[-1] + 2, 4)),
     )
-    joined = join(low, skip, rewrites)
+    joined = upsample_and_concatenate(low, skip, rewrites)
     assert isinstance(joined, DeferredConcat)
     expected = by_loops(jnp.concatenate([repeated(low), skip], -1), kernel)
     np.testing.assert_allclose(convolve(joined, kernel, rewrites), expected, atol=1e-4)
@@ -105,7 +105,7 @@ def test_a_convolution_of_two_unjoined_halves_is_that_of_the_joined_array(rewrit
 
 def test_without_the_rewrite_halves_are_joined_at_once():
     low, skip = random(0, (1, 2, 3, 2)), random(1, (1, 4, 6, 1))
-    np.testing.assert_array_equal(join(low, skip), np.concatenate([repeated(low), skip], -1))
+    np.testing.assert_array_equal(upsample_and_concatenate(low, skip), np.concatenate([repeated(low), skip], -1))
 
 
 def test_a_subpixel_form_multiplies_a_quarter_or_less_of_what_the_plain_form_does():
@@ -113,7 +113,7 @@ def test_a_subpixel_form_multiplies_a_quarter_or_less_of_what_the_plain_form_doe
 
     def work(rewrites):
         """Multiplications of all convolutions of the upsampled half."""
-        half = lambda low, kernel: convolution._convolve_upsampled(low, kernel, rewrites)  # noqa: E731
+        half = lambda low, kernel: convolution._convolve_upsampled(low, kernel, frozenset(rewrites))  # noqa: E731
         equations = jax.make_jaxpr(half)(low, kernel[..., :4, :]).eqns
         return sum(
             np.prod(equation.outvars[0].aval.shape) * np.prod(equation.invars[1].aval.shape[:-1])

@@ -32,7 +32,7 @@ def test_bias_is_added_to_every_voxel():
 @pytest.mark.parametrize("rewrites", [(), ("tree_sum",)], ids=["plain", "tree_sum"])
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 3, 5, 1, 3)])
 def test_a_biass_gradient_is_the_sum_over_all_voxels(shape, rewrites, monkeypatch):
-    monkeypatch.setattr(products, "TREE", 4)
+    monkeypatch.setattr(products, "TREE_SUM_BLOCK", 4)
     x, weight = random(0, shape), random(1, (*shape[:-1], 2))
     params = {"kernel": random(2, (*(1,) * (len(shape) - 2), 3, 2)), "bias": random(3, (2,))}
     conv = Conv(2, 1, rewrites=rewrites)
@@ -79,7 +79,7 @@ def test_pooling_in_one_step_is_pooling_in_pairs(dimensions):
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("rewrites", [(), ("tree_sum",)], ids=["plain", "tree_sum"])
 def test_norm_and_relu_of_two_unjoined_halves_are_flaxs_of_the_joined_array(half, train, rewrites, monkeypatch):
-    monkeypatch.setattr(products, "TREE", 4)
+    monkeypatch.setattr(products, "TREE_SUM_BLOCK", 4)
     low, skip = 3 * random(0, half) + 1, random(1, (half[0], *(2 * size for size in half[1:-1]), 2))
     weight = random(2, (*skip.shape[:-1], 5))
     variables = {

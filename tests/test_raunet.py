@@ -58,7 +58,7 @@ def res(x, params, statistics):
 
 def filled(module, x):
     """The module's variables with nothing at its default, so that no term can hide."""
-    variables = jax.eval_shape(lambda key: module.init(key, x, False), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: module.init(key, jnp.asarray(x), False), jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.uniform(0.2, 0.8, leaf.shape).astype(np.float32) - 0.3, variables) | {
         "batch_stats": jax.tree.map(
@@ -73,9 +73,8 @@ def test_a_residual_block_is_three_times_norm_relu_conv_and_a_convolved_identity
     variables = filled(block, x)
     widths = [variables["params"][name]["conv"]["kernel"].shape[-1] for name in ("reduce", "middle", "expand")]
     assert widths == [2, 2, 8]
-    np.testing.assert_allclose(
-        block.apply(variables, x, False), res(x, variables["params"], variables["batch_stats"]), rtol=1e-4, atol=1e-4
-    )
+    expected = res(x, variables["params"], variables["batch_stats"])
+    np.testing.assert_allclose(block.apply(variables, jnp.asarray(x), False), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_attention_is_one_plus_the_mask_times_the_trunk_with_the_mask_head_at_full_size():
@@ -97,7 +96,7 @@ def test_attention_is_one_plus_the_mask_times_the_trunk_with_the_mask_head_at_fu
     for name in ("mask_conv_1", "mask_conv_2"):
         mask = mask @ params[name]["kernel"][0, 0] + params[name]["bias"]
     expected = block("after", (1 + np.asarray(nn.sigmoid(mask))) * trunk)
-    np.testing.assert_allclose(module.apply(variables, x, False), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(module.apply(variables, jnp.asarray(x), False), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def volume(shape=SHAPE, channels=1, seed=0):
 def uneven(windows):
     """Probabilities that depend on the place in the window too, so that overlapping windows disagree."""
     place = np.linspace(0, 1, np.prod(PATCH), dtype=np.float32).reshape(PATCH)
-    return windows[..., 0] / 1000 + jnp.asarray(place)
+    return windows[..., 0] / 1000 + jnp.asarray(place)[None]
 
 
 def windows_of(voxels, patch, step):
@@ -145,9 +145,9 @@ def half_empty(seed=0):
 
 def clipped(windows):
     """Like a network: what lies at or below the floor is all the same; and no two places answer alike."""
-    seen = jnp.maximum(windows, jnp.asarray(FLOOR)).sum(axis=-1)
+    seen = jnp.maximum(windows.astype(jnp.float32), FLOOR[None, None, None, None]).sum(axis=-1)
     place = np.random.default_rng(1).random(PATCH, np.float32)
-    return jax.nn.sigmoid(seen / 300 + jnp.roll(seen, 1, axis=-1) / 500 + jnp.asarray(place))
+    return jax.nn.sigmoid(seen / 300 + jnp.roll(seen, 1, axis=-1) / 500 + jnp.asarray(place)[None])
 
 
 @pytest.mark.parametrize("step", [STEP, (2, 2, 1)])

@@ -4,8 +4,10 @@ import dataclasses
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from raunet_jax.networks.convolution import upsample
+from raunet_jax.networks.convolution import DeferredConcat, upsample
 from raunet_jax.networks.layers import Conv, NormRelu, max_pool
 from raunet_jax.networks.lowering import rewrites
 
@@ -19,14 +21,14 @@ class Settings:
     Attributes:
         dtype: of the activations; parameters and batch statistics stay float32.
         momentum: of the running batch statistics.
-        axis_name: mapped axis over whose devices the batch statistics are joined while training.
+        axis_name: mapped axis over whose devices the batch statistics are averaged while training.
         lowering: which rewrites the network is computed with, see `lowering.rewrites`.
-        remat: what the gradient computes anew, in place of keeping it in memory: none; blocks: the inside of each
-            residual block; all: the inside of each attention module as well. XLA's CPU compiler keeps most of it.
+        remat: what is rematerialized for the gradient instead of kept in memory: "none"; "blocks", the inside of each
+            residual block; "all", the inside of each attention module as well. XLA's CPU compiler keeps most of it.
         folded: the variables are those of `folding.fold`; for inference.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     momentum: float = 0.99
     axis_name: str | None = None
     lowering: str = "auto"
@@ -55,7 +57,10 @@ class Settings:
 class NormReluConv(nn.Module):
     """Batch norm, ReLU, convolution: the unit that a residual block stacks three times.
 
-    `follows_conv`: what it is given is a convolution alone, which a norm may have been folded into.
+    Attributes:
+        features, window: of the convolution.
+        settings: of the network.
+        follows_conv: its input is a convolution's output alone, so that its norm may be folded into that one.
     """
 
     features: int
@@ -64,7 +69,7 @@ class NormReluConv(nn.Module):
     follows_conv: bool
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: Float[Array, "b *space i"] | DeferredConcat, train: bool) -> Float[Array, "b *space o"]:
         if self.follows_conv and self.settings.folded:
             x = nn.relu(x)
         else:
@@ -75,14 +80,14 @@ class NormReluConv(nn.Module):
 class ResidualBlock(nn.Module):
     """`Res(c)`, Equation 1: a bottleneck of windows 1, 3, 1 and widths c/4, c/4, c, plus a convolved identity path.
 
-    It is given an array, or a DeferredConcat.
+    An array (b, *space, i), or a DeferredConcat, -> (b, *space, c); c is a multiple of 4.
     """
 
     features: int
     settings: Settings
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: Float[Array, "b *space i"] | DeferredConcat, train: bool) -> Float[Array, "b *space o"]:
         def unit(features, window, name):
             return NormReluConv(features, window, self.settings, name != "reduce", name=name)
 
@@ -95,7 +100,8 @@ class ResidualBlock(nn.Module):
 class AttentionModule(nn.Module):
     """Attention residual module, Equation 2: `(1 + S) * trunk` with a soft mask `S` in [0, 1].
 
-    The mask is a small U-Net of its own that goes `depth` levels below its first pooling.
+    (b, *space, i) -> (b, *space, features). The mask comes from a small U-Net of its own that goes `depth` levels below
+    its first pooling, so every size must be a multiple of 2^(depth + 1).
     """
 
     features: int
@@ -103,30 +109,30 @@ class AttentionModule(nn.Module):
     settings: Settings
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: Float[Array, "b *space i"], train: bool) -> Float[Array, "b *space o"]:
         def res(name):
             return self.settings.residual_block(self.features, name)
 
-        chosen = self.settings.rewrites
+        rewrites = self.settings.rewrites
         x = res("before")(x, train)
         trunk = res("trunk_2")(res("trunk_1")(x, train), train)
 
-        mask = res("mask_in")(max_pool(x, chosen), train)
+        mask = res("mask_in")(max_pool(x, rewrites), train)
         skips = []
         for level in range(self.depth):
             skips.append(res(f"mask_skip_{level}")(mask, train))
-            mask = res(f"mask_down_{level}")(max_pool(mask, chosen), train)
+            mask = res(f"mask_down_{level}")(max_pool(mask, rewrites), train)
         for level in reversed(range(self.depth)):
             mask = upsample(res(f"mask_up_{level}")(mask, train)) + skips[level]
         mask = res("mask_out")(mask, train)
         # The paper upsamples before these two. A 1x1 convolution and a sigmoid see one voxel at a time, so the order
         # changes nothing but the work: an eighth of it in 3D, a quarter in 2D.
-        if "low_mask" not in chosen:
+        if "low_mask" not in rewrites:
             mask = upsample(mask)
         for name in ("mask_conv",) if self.settings.folded else ("mask_conv_1", "mask_conv_2"):
             mask = self.settings.conv(self.features, 1, name)(mask)
         mask = nn.sigmoid(mask)
-        if "low_mask" in chosen:
+        if "low_mask" in rewrites:
             mask = upsample(mask)
 
         return res("after")((1 + mask) * trunk, train)

@@ -1,4 +1,4 @@
-"""A trained network's variables with whatever is linear at inference worked into its convolutions."""
+"""A trained network's variables with whatever is linear at inference folded into its convolutions."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from raunet_jax.networks.layers import EPSILON
 def fold(variables: Mapping) -> dict:
     """`params` and `batch_stats` for a network whose `Settings.folded` is True, as float32 numpy arrays.
 
-    At inference a batch norm multiplies and adds, channel by channel. Where a convolution comes before it, with nothing
-    between (two of a residual block's three, and those after Conv1 and Conv2), it becomes part of the kernel and the
-    bias. Of an attention mask's two last convolutions, of window 1 with nothing between, the product remains.
+    At inference a batch norm is an affine map of each channel. Where it directly follows a convolution (two of a
+    residual block's three, and those after Conv1 and Conv2), it is folded into the kernel and the bias. An attention
+    mask's two last convolutions, of window 1 with nothing between, become one. Computed in float64.
     """
     trained = {name: variables[name] for name in ("params", "batch_stats")}
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), trained)
@@ -42,5 +42,6 @@ def _folded(params: Mapping, statistics: Mapping) -> tuple[dict, dict]:
 
 
 def _conv_and_norm(conv: Mapping, norm: Mapping, running: Mapping) -> dict:
+    """kernel and bias of `norm(conv(x))` with the running statistics."""
     factor = norm["scale"] / np.sqrt(running["var"] + EPSILON)
     return {"kernel": conv["kernel"] * factor, "bias": (conv["bias"] - running["mean"]) * factor + norm["bias"]}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from raunet_jax.networks.convolution import DeferredConcat, convolve
@@ -22,14 +23,18 @@ EPSILON = 1e-3  # of batch norm: Keras's
 def max_pool(
     x: Float[Array, "b *space c"], rewrites: Collection[str] = ("pairwise_max_pool",)
 ) -> Float[Array, "b *half c"]:
-    """Maximum over blocks of 2 voxels in every spatial dimension, all of which must be even."""
+    """Maximum over blocks of 2 voxels in every spatial dimension.
+
+    Raises:
+        ValueError: a size is odd.
+    """
     for size in x.shape[1:-1]:
         if size % 2:
             raise ValueError(f"cannot pool {size} voxels in pairs; every size of {x.shape[1:-1]} must be even")
     if "pairwise_max_pool" not in rewrites:
         window = (2,) * (x.ndim - 2)
         return nn.max_pool(x, window, window)
-    # Pairs, axis by axis: the gradient of one maximum over a block divides by how many voxels equal it, and that is
+    # Pairwise, axis by axis: the gradient of one maximum over a block divides by how many voxels equal it, and that is
     # none, so NaN, where XLA computes the voxels anew beside the gradient and rounds them otherwise.
     for axis in range(1, x.ndim - 1):
         x = jnp.maximum(*(jax.lax.slice_in_dim(x, first, None, 2, axis) for first in (0, 1)))
@@ -37,15 +42,22 @@ def max_pool(
 
 
 class Conv(nn.Module):
-    """SAME convolution with a bias; `window` is the kernel's size in every spatial dimension."""
+    """SAME convolution with a bias: an array (b, *space, i), or a DeferredConcat, -> (b, *space, features).
+
+    Attributes:
+        features: channels of the output.
+        window: the kernel's size in every spatial dimension, 1 or 3 voxels.
+        dtype: that input and parameters are cast to.
+        rewrites: of `lowering.REWRITES`.
+    """
 
     features: int
     window: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     rewrites: Collection[str] = ()
 
     @nn.compact
-    def __call__(self, x: Array | DeferredConcat) -> Array:
+    def __call__(self, x: Float[Array, "b *space i"] | DeferredConcat) -> Float[Array, "b *space o"]:
         parts = jax.tree.leaves(x)
         channels = sum(part.shape[-1] for part in parts)
         shape = (*(self.window,) * (parts[0].ndim - 2), channels, self.features)
@@ -57,20 +69,27 @@ class Conv(nn.Module):
 
 
 class NormRelu(nn.Module):
-    """Batch norm over all voxels, then ReLU, for one array or a DeferredConcat; parameters named as in Flax.
+    """Batch norm over all voxels, then ReLU, of an array (b, *space, c) or a DeferredConcat; parameters as in Flax.
 
-    Statistics are of float32. Nearest upsampling repeats every voxel equally often, so those of the upsampled half of
-    a DeferredConcat are those of the small array. `axis_name`: mapped axis over whose devices they are
-    joined while training.
+    Statistics are float32. Nearest upsampling repeats every voxel equally often, so those of the upsampled half of a
+    DeferredConcat are those of the small array.
+
+    Attributes:
+        momentum: of the running mean and variance.
+        axis_name: mapped axis over whose devices the statistics are averaged while training.
+        dtype: of the output.
+        rewrites: of `lowering.REWRITES`.
     """
 
     momentum: float
     axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     rewrites: Collection[str] = ()
 
     @nn.compact
-    def __call__(self, x: Array | DeferredConcat, train: bool) -> Array | DeferredConcat:
+    def __call__(
+        self, x: Float[Array, "b *space c"] | DeferredConcat, train: bool
+    ) -> Float[Array, "b *space c"] | DeferredConcat:
         parts, form = jax.tree.flatten(x)
         shape = (sum(part.shape[-1] for part in parts),)
         scale = self.param("scale", nn.initializers.ones_init(), shape)
@@ -87,16 +106,17 @@ class NormRelu(nn.Module):
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
         borders = np.cumsum([part.shape[-1] for part in parts])[:-1]
         pieces = zip(parts, *(jnp.split(value, borders) for value in (mean, var, scale, bias)), strict=True)
-        return form.unflatten([self._each_voxel(*piece, axis_name, train) for piece in pieces])
+        return form.unflatten([self._norm_relu(*piece, axis_name, train) for piece in pieces])
 
-    def _each_voxel(self, x, mean, var, scale, bias, axis_name, own):
-        norm_relu = (
-            functools.partial(_batch_norm_relu_train, axis_name, frozenset(self.rewrites)) if own else _norm_relu
-        )
+    def _norm_relu(self, x, mean, var, scale, bias, axis_name, train):
+        by_batch = functools.partial(_batch_norm_relu_train, axis_name, frozenset(self.rewrites))
+        norm_relu = by_batch if train else _batch_norm_relu
         return apply_flattened(lambda voxels: norm_relu(voxels, mean, var, scale, bias).astype(self.dtype), x)
 
-    def _statistics(self, voxels, axis_name):
-        """Mean and variance of each channel, of all devices' voxels."""
+    def _statistics(
+        self, voxels: Float[Array, "n c"], axis_name: str | None
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Mean and variance of each channel over the voxels of all devices."""
         voxels = voxels.astype(jnp.float32)
         mean, square = (sum_voxels(power, self.rewrites) / len(voxels) for power in (voxels, voxels**2))
         if axis_name is not None:
@@ -104,35 +124,43 @@ class NormRelu(nn.Module):
         return mean, jnp.maximum(0.0, square - mean**2)
 
 
-def _norm_relu(voxels: Float[Array, "n c"], mean, var, scale, bias):
-    return nn.relu((voxels - mean) * (scale * jax.lax.rsqrt(var + EPSILON)) + bias)
+def _batch_norm_relu(
+    voxels: Float[Array, "n c"],
+    mean: Float[Array, " c"],
+    var: Float[Array, " c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+) -> Float[Array, "n c"]:
+    centered = voxels.astype(jnp.float32) - mean[None]
+    return nn.relu(centered * (scale * jax.lax.rsqrt(var + EPSILON))[None] + bias[None])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _batch_norm_relu_train(axis_name, rewrites, voxels, mean, var, scale, bias):
-    """`_norm_relu` where `mean` and `var` are the statistics of `voxels`, and its gradient knows how they move.
+    """`_batch_norm_relu` with a VJP through the batch statistics: `mean` and `var` are those of `voxels`.
 
-    With d the gradient before ReLU and h the normalized voxels, that of the voxels is
-    scale / deviation * (d - mean(d) - h mean(d h)): two sums, where going back step by step takes four.
+    With d the gradient before ReLU and h the normalized voxels, the gradient of the voxels is
+    scale / deviation * (d - mean(d) - h mean(d h)) (Ioffe and Szegedy 2015): two sums, where autodiff takes four.
     """
-    return _norm_relu(voxels, mean, var, scale, bias)
+    return _batch_norm_relu(voxels, mean, var, scale, bias)
 
 
-def _forward(axis_name, rewrites, *arguments):
-    return _norm_relu(*arguments), arguments
+def _batch_norm_relu_forward(axis_name, rewrites, *arguments):
+    return _batch_norm_relu(*arguments), arguments
 
 
-def _backward(axis_name, rewrites, arguments, gradient):
+def _batch_norm_relu_backward(axis_name, rewrites, arguments, gradient):
     voxels, mean, var, scale, bias = arguments
     inverse = jax.lax.rsqrt(var + EPSILON)
-    normalized = (voxels - mean) * inverse
-    gradient = jnp.where(_norm_relu(*arguments) > 0, gradient, 0)
+    normalized = (voxels.astype(jnp.float32) - mean[None]) * inverse[None]
+    gradient = jnp.where(_batch_norm_relu(*arguments) > 0, gradient, 0)
     to_bias, to_scale = sum_voxels(gradient, rewrites), sum_voxels(gradient * normalized, rewrites)
     means = to_bias / len(voxels), to_scale / len(voxels)
     if axis_name is not None:
         means = jax.lax.pmean(means, axis_name)
-    to_voxels = scale * inverse * (gradient - means[0] - normalized * means[1])
-    return to_voxels.astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
+    factor = scale * inverse
+    centered = gradient - means[0][None] - normalized * means[1][None]
+    return (factor[None] * centered).astype(voxels.dtype), jnp.zeros_like(mean), jnp.zeros_like(var), to_scale, to_bias
 
 
-_batch_norm_relu_train.defvjp(_forward, _backward)
+_batch_norm_relu_train.defvjp(_batch_norm_relu_forward, _batch_norm_relu_backward)

@@ -1,24 +1,24 @@
 """Which exact rewrites a network is computed with, by platform.
 
-All give the plain form's results but for rounding. Of equal maxima, "pairwise_max_pool" sends each its share of
-the gradient, where the plain form sends all of it to the first.
+All give the plain form's results up to rounding. Of equal maxima, "pairwise_max_pool" sends each its share of the
+gradient, where the plain form sends all of it to the first.
 """
 
 import jax
 
 REWRITES = {
-    "dots": "a convolution of window 1 is a matrix product",
-    "tree_sum": "a sum over all voxels is one of sums of 32",
-    "pairwise_max_pool": "pooling takes the maximum of pairs, axis by axis, so that its gradient needs no search",
-    "low_mask": "an attention's last two convolutions and sigmoid come before its last upsampling",
-    "split": "a convolution of a concatenation is the sum of two, so that the upsampled half is small until it ends",
-    "subpixel": "a convolution of an upsampled array is one of the small array, for each place in a block of 2",
-    "slices": "a 3D convolution is made of 2D ones over all slices",
-    "winograd": "of these, two slices at once from four products instead of six",
-    "im2col_kernel_grad": "the gradient of a 2D kernel, where arrays are small, is a matrix product of shifted copies",
-    "matmul_transpose": "for the gradient of a 2D kernel, its input is turned by a matrix product",
-    "pack_width": "a 2D convolution to few features takes neighbors along x as channels of one place",
-    "shift_and_matmul": "a convolution to one channel, in 2D from one too, is a matrix product and shifts, one a tap",
+    "dots": "a convolution of window 1 as a matrix product",
+    "tree_sum": "a sum over all voxels in two levels, blocks of 32 first",
+    "pairwise_max_pool": "max pooling as the maximum of pairs, one axis at a time; its gradient needs no search",
+    "low_mask": "an attention mask's last convolutions and sigmoid before its last upsampling, at low resolution",
+    "split": "a convolution of upsample-and-concatenate as the sum of one of each half; the upsampled half stays small",
+    "subpixel": "a convolution of an upsampled array as a sub-pixel convolution of the small array",
+    "slices": "a 3D convolution as one 2D convolution of all slices, its taps along z as input channels",
+    "winograd": "of these, two slices at once by Winograd's F(2, 3) along z: four products instead of six",
+    "im2col_kernel_grad": "a small 2D convolution's kernel gradient by im2col: shifted copies and one matrix product",
+    "matmul_transpose": "for a 2D convolution's kernel gradient, the input transposed by a product with the identity",
+    "pack_width": "a 2D convolution to few features with groups of neighbors along x packed into channels",
+    "shift_and_matmul": "a convolution to one feature, or in 2D from one channel, as a matrix product and shifts",
 }
 BY_PLATFORM = {
     "cpu": tuple(REWRITES),
@@ -29,9 +29,13 @@ NEEDS = {"subpixel": "split", "winograd": "slices"}
 
 
 def rewrites(lowering: str) -> frozenset[str]:
-    """The rewrites that `lowering` names: "auto" by the present platform, "plain" none, else names with commas between.
+    """The rewrites that `lowering` names.
 
-    Raises ValueError for a name that is no rewrite, or one that works on another that is not named.
+    Args:
+        lowering: "auto" for those of the present platform, "plain" for none, else names with commas between.
+
+    Raises:
+        ValueError: a name is no rewrite, or one that builds on another that is not named.
     """
     if lowering == "auto":
         return frozenset(BY_PLATFORM.get(jax.default_backend(), BY_PLATFORM["gpu"]))
@@ -43,5 +47,5 @@ def rewrites(lowering: str) -> frozenset[str]:
                 f"{', '.join(REWRITES)}"
             )
         if NEEDS.get(name, name) not in names:
-            raise ValueError(f"network.lowering names {name} without {NEEDS[name]}, which it works on; name both")
+            raise ValueError(f"network.lowering names {name} without {NEEDS[name]}, which it builds on; name both")
     return names

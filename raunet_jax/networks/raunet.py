@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from raunet_jax.networks.blocks import REMATERIALIZATIONS, Settings
-from raunet_jax.networks.convolution import join
+from raunet_jax.networks.convolution import upsample_and_concatenate
 from raunet_jax.networks.layers import max_pool
 from raunet_jax.networks.lowering import rewrites
 
@@ -20,14 +21,17 @@ SIZE_MULTIPLE = 32  # five poolings by two
 class RAUNet(nn.Module):
     """Residual attention U-Net (paper Tables II and III).
 
-    `image (b, [z,] y, x, channels) -> logits (b, [z,] y, x, 1)`; the sigmoid is left to the caller. 2D or 3D follows
-    the image. Every spatial size must be a multiple of 32, otherwise ValueError.
+    `image (b, [z,] y, x, channels) -> logits (b, [z,] y, x, 1)`, float32; the sigmoid is left to the caller. 2D or 3D
+    follows the image.
+
+    Raises:
+        ValueError: a spatial size is not a multiple of 32.
 
     Attributes:
         width: channels of Res1; Res2, Res3 and Res4 have 2, 4 and 8 times as many. A multiple of 4.
         stem_width: channels of Conv1 and Conv2.
         bottom_width: channels of Res5 and Res6, at 1/32 of the size.
-        settings: precision, batch norm and way of computing of all blocks; logits are float32 always.
+        settings: precision, batch norm and lowering of all blocks.
     """
 
     width: int
@@ -38,7 +42,7 @@ class RAUNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "b *space c"], train: bool = False) -> Float[Array, "b *space 1"]:
         check_size(image.shape[1:-1])
-        settings, chosen = self.settings, self.settings.rewrites
+        settings, lowered = self.settings, self.settings.rewrites
 
         def stem(x, name):
             x = settings.conv(self.stem_width, 3, name)(x)
@@ -52,21 +56,25 @@ class RAUNet(nn.Module):
         encoder = []
         x = conv1
         for level, features in enumerate(widths, start=1):
-            x = res(features, f"Res{level}", max_pool(x, chosen))
+            x = res(features, f"Res{level}", max_pool(x, lowered))
             encoder.append(x)
-        x = res(self.bottom_width, "Res5", max_pool(x, chosen))
+        x = res(self.bottom_width, "Res5", max_pool(x, lowered))
         x = res(self.bottom_width, "Res6", x)
 
         for depth, (features, skip) in enumerate(zip(reversed(widths), reversed(encoder), strict=True)):
             attention = settings.attention(features, depth, f"Att{depth + 1}")
-            x = res(features, f"Res{7 + depth}", join(x, attention(skip, train), chosen))
+            x = res(features, f"Res{7 + depth}", upsample_and_concatenate(x, attention(skip, train), lowered))
 
-        x = stem(join(x, conv1, chosen), "Conv2")
+        x = stem(upsample_and_concatenate(x, conv1, lowered), "Conv2")
         return settings.conv(1, 3, "Conv3")(x).astype(jnp.float32)
 
 
 def check_size(space: Sequence[int]) -> None:
-    """Raise ValueError, with the nearest valid sizes, unless each of `space` is a positive multiple of 32."""
+    """Check that a network takes images of `space` ([z,] y, x).
+
+    Raises:
+        ValueError: a size is not a positive multiple of 32; the message names the nearest that are.
+    """
     for size in space:
         if size <= 0 or size % SIZE_MULTIPLE:
             below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
@@ -77,10 +85,16 @@ def check_size(space: Sequence[int]) -> None:
             )
 
 
-def make_network(config, axis_name: str | None = None, folded: bool = False) -> RAUNet:
-    """The network that a stage's recipe describes; `folded` for variables of `folding.fold`.
+def make_network(config: ConfigDict, axis_name: str | None = None, folded: bool = False) -> RAUNet:
+    """The network that a stage's recipe describes.
 
-    Raises ValueError for a patch size, width, precision, lowering or remat that no network can have.
+    Args:
+        config: of one stage; `network`, `precision`, `patch_size` and `data.modalities` are read.
+        axis_name: see `Settings`.
+        folded: for variables of `folding.fold`.
+
+    Raises:
+        ValueError: a patch size, width, precision, momentum, lowering or remat that no network can have.
     """
     check_size(image_shape(config)[:-1])
     width = config.network.width
@@ -111,17 +125,18 @@ def make_network(config, axis_name: str | None = None, folded: bool = False) -> 
     return RAUNet(*widths.values(), settings)
 
 
-def image_shape(config) -> tuple[int, ...]:
-    """`([z,] y, x, channel)` of one patch of the recipe; a patch one slice thick is 2D."""
+def image_shape(config: ConfigDict) -> tuple[int, ...]:
+    """`([z,] y, x, channel)` of one patch, by `patch_size` and `data.modalities`; a patch one slice thick is 2D."""
     x, y, z = config.patch_size
     return (*((z, y, x) if z > 1 else (y, x)), len(config.data.modalities))
 
 
-def init_variables(network: RAUNet, shape: Sequence[int], seed: int) -> dict:
+def init_variables(network: nn.Module, shape: Sequence[int], seed: int) -> dict:
     """Fresh `params` and `batch_stats` for images of `shape` ([z,] y, x, channel), as numpy arrays.
 
-    Glorot-uniform kernels, zero biases, unit scales (Keras's defaults), drawn by numpy: the same weights on every
-    platform, and no compilation. Flax's own init of 150 kernels compiles for 15-30 seconds on a CPU.
+    Glorot-uniform kernels (Glorot and Bengio 2010), zero biases, unit scales (Keras's defaults), drawn by numpy: the
+    same weights on every platform, and no compilation. Flax's own init of 150 kernels compiles for 15-30 seconds on a
+    CPU.
     """
     smallest = (1, *(SIZE_MULTIPLE for _ in shape[:-1]), shape[-1])  # no parameter depends on the spatial size
     shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(smallest, jnp.float32))
