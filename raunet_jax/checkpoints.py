@@ -1,7 +1,7 @@
 """Checkpoints of a fold's training: state, loop position and recipe, whole or not there at all."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,13 +12,15 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from raunet_jax import recipe
 
 METRIC = "validation_dice"
+WEIGHTS = ("params", "batch_stats")  # parts of a training state that make up a trained network
 
 
 class Checkpoints:
     """The newest and the best checkpoint of one fold, in `folder`.
 
     Orbax writes each under a temporary name and renames it, so that a kill leaves the one before. A checkpoint holds
-    three items: `state` (a pytree), `loop` (JSON: the loader's position and the like) and `recipe` (JSON).
+    four items: `weights` and `state` (what prediction needs, and what only training does), `loop` (JSON: the loader's
+    position and the like) and `recipe` (JSON).
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -30,6 +32,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             item_handlers={
+                "weights": ocp.StandardCheckpointHandler(),
                 "state": ocp.StandardCheckpointHandler(),
                 "loop": ocp.JsonCheckpointHandler(),
                 "recipe": ocp.JsonCheckpointHandler(),
@@ -56,28 +59,62 @@ class Checkpoints:
         return self.newest_step() if best is None else best
 
     def save(self, step: int, state: Any, loop: Mapping, config: ConfigDict, dice: float | None) -> None:
-        """Write a checkpoint of `step`; `dice` None marks one between validations, which is never the best."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(jax.device_get(state)),
-            loop=ocp.args.JsonSave(dict(loop)),
-            recipe=ocp.args.JsonSave({"json": recipe.to_json(config)}),
-        )
-        self._manager.save(step, args=items, metrics=None if dice is None else {METRIC: dice}, force=True)
+        """Write a checkpoint of `step`; `dice` None marks one between validations, which is never the best.
 
-    def state_fields(self, step: int) -> set[str]:
-        """The names on the top level of the state that was saved, none of whose arrays is read."""
-        return set(self._manager.item_metadata(step)["state"].tree)
+        Args:
+            state: a mapping, or a dataclass, of pytrees; its parts WEIGHTS are what prediction needs.
+        """
+        parts = _parts(jax.device_get(state))
+        weights = {name: parts.pop(name) for name in WEIGHTS if name in parts}
+        items = {"weights": ocp.args.StandardSave(weights)} if weights else {}
+        items |= {
+            "state": ocp.args.StandardSave(parts),
+            "loop": ocp.args.JsonSave(dict(loop)),
+            "recipe": ocp.args.JsonSave({"json": recipe.to_json(config)}),
+        }
+        metrics = None if dice is None else {METRIC: dice}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
-    def restore(self, step: int, state_like: Any) -> tuple[Any, dict]:
-        """State as numpy arrays, in the structure of `state_like`, and the loop position saved with it."""
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(state_like), loop=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["loop"]
+    def state_parts(self, step: int) -> set[str]:
+        """The names of the parts of the state that was saved, none of whose arrays is read."""
+        metadata = self._manager.item_metadata(step)
+        return {name for item in self._items(step) for name in metadata[item].tree}
+
+    def restore(self, step: int, state_like: Any) -> tuple[dict, dict]:
+        """The parts of the state as numpy arrays, in the structures of those of `state_like`, and the loop position."""
+        parts = _parts(state_like)
+        items = self._items(step)
+        likes = {"state": parts}
+        if "weights" in items:
+            likes = {"weights": {name: parts.pop(name) for name in WEIGHTS if name in parts}} | likes
+        arguments = {name: ocp.args.StandardRestore(like) for name, like in likes.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments, loop=ocp.args.JsonRestore()))
+        return {name: part for item in items for name, part in restored[item].items()}, restored["loop"]
 
     def restore_tree(self, step: int) -> dict:
         """The state as nested dictionaries of numpy arrays, with no need to know the network."""
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+        return self._read(step, self._items(step))
+
+    def restore_weights(self, step: int) -> dict:
+        """Of the state the parts WEIGHTS alone, as `restore_tree` gives it: three times as fast."""
+        parts = self._read(step, self._items(step)[:1])
+        return {name: parts[name] for name in WEIGHTS}
+
+    def _items(self, step: int) -> tuple[str, ...]:
+        """Where the state of a checkpoint lies; until November 2026 all of it lay in one item."""
+        separate = (self.folder / str(step) / "weights").is_dir()
+        return ("weights", "state") if separate else ("state",)
+
+    def _read(self, step: int, items: Sequence[str]) -> dict:
+        arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore() for item in items})
+        restored = self._manager.restore(step, args=arguments)
+        return {name: part for item in items for name, part in restored[item].items()}
 
     def recipe(self, step: int) -> ConfigDict:
         restored = self._manager.restore(step, args=ocp.args.Composite(recipe=ocp.args.JsonRestore()))
         return recipe.from_json(restored["recipe"]["json"])
+
+
+def _parts(state: Any) -> dict:
+    """The parts of a state by name."""
+    return dict(state if isinstance(state, Mapping) else vars(state))

@@ -1,5 +1,7 @@
 """Checkpoints: which are kept, that nothing of the state is lost, and what a kill leaves."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,19 @@ def test_state_loop_and_recipe_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(restored["weights"], exact["weights"])
         assert restored["count"] == 7 and restored["weights"].dtype == np.float32
     assert loop == {"losses": [0.1, 1 / 3], "loader": {"next_index": 9}}
+
+
+def test_weights_are_read_without_what_only_training_needs(tmp_path):
+    params, statistics = {"kernel": np.arange(6.0, dtype=np.float32)}, {"mean": np.ones(2, np.float32)}
+    whole = {"step": np.array(3, np.int32), "params": params, "batch_stats": statistics, "optimizer": {"m": params}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, whole, {}, common.get_config(), None)
+        assert checkpoints.state_parts(3) == whole.keys()
+        shutil.rmtree(tmp_path / "3" / "state")
+        weights = checkpoints.restore_weights(3)
+    np.testing.assert_array_equal(weights["params"]["kernel"], params["kernel"])
+    np.testing.assert_array_equal(weights["batch_stats"]["mean"], statistics["mean"])
+    assert weights.keys() == {"params", "batch_stats"}
 
 
 @pytest.mark.filterwarnings("default")

@@ -22,8 +22,8 @@ import pytest
 from configs import common
 from data_prep import patch_dataset
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.commands.inspect import parameters_sha256
-from raunet_jax.inference.cascade import load_stage
+from raunet_jax.commands.run_facts import parameters_sha256
+from raunet_jax.inference.models import load_stage
 from raunet_jax.run_folder import RunError, RunFolder
 from raunet_jax.signals import StopRequest
 from raunet_jax.training import optimizer, saved_state

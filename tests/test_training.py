@@ -245,7 +245,7 @@ def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
 def test_a_run_started_with_another_recipe_is_refused_by_field_and_values(small, unbroken):
     config, patch_set = small
     other = changed(config, batch_size=2, box_margin=9)
-    message = "was started with another recipe.*box_margin: 2, 9; batch_size: 4, 2.*--workdir"
+    message = "was started with another recipe.*batch_size: 4, 2; box_margin: 2, 9.*--workdir"
     with pytest.raises(RunError, match=message):
         train_fold(other, patch_set, unbroken, 0, StopRequest())
 

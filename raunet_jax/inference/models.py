@@ -41,7 +41,7 @@ def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageMo
             with Checkpoints(fold.checkpoints) as checkpoints:
                 step = checkpoints.best_step()
                 if step is not None:
-                    variables.append(fold_batch_norm(checkpoints.restore_tree(step)))
+                    variables.append(fold_batch_norm(checkpoints.restore_weights(step)))
                     config = checkpoints.recipe(step)
                     steps.append(step)
         if step is None:

@@ -8,8 +8,8 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.run_folder import RunError
 from raunet_jax.training.step import TrainState
 
-FIELDS = {field.name for field in dataclasses.fields(TrainState)}
-SEPARATE_PLATEAU = FIELDS | {"plateau"}  # where the plateau was moved on by the host, once an epoch
+PARTS = {field.name for field in dataclasses.fields(TrainState)}
+SEPARATE_PLATEAU = PARTS | {"plateau"}  # where the plateau was moved on by the host, once an epoch
 
 
 def restore(checkpoints: Checkpoints, step: int, state_like: TrainState) -> tuple[TrainState, dict]:
@@ -18,16 +18,17 @@ def restore(checkpoints: Checkpoints, step: int, state_like: TrainState) -> tupl
     Raises:
         RunError: no version known to this one saved the state.
     """
-    fields = checkpoints.state_fields(step)
-    if fields == FIELDS:
-        return checkpoints.restore(step, state_like)
-    if fields == SEPARATE_PLATEAU:
+    parts = checkpoints.state_parts(step)
+    if parts == PARTS:
+        saved, loop = checkpoints.restore(step, state_like)
+        return TrainState(**saved), loop
+    if parts == SEPARATE_PLATEAU:
         adam, plateau = state_like.optimizer
         saved, loop = checkpoints.restore(step, vars(state_like) | {"optimizer": adam, "plateau": plateau})
         plateau = _with_losses(saved.pop("plateau"), loop["losses"])
         return TrainState(**saved | {"optimizer": (saved["optimizer"], plateau)}), loop
     raise RunError(
-        f"{checkpoints.folder}: the training state of step {step} has the parts {', '.join(sorted(fields))}, which "
+        f"{checkpoints.folder}: the training state of step {step} has the parts {', '.join(sorted(parts))}, which "
         "this version does not know. Go on with the version that saved it, or name another --workdir to train anew"
     )
 
