@@ -25,6 +25,7 @@ from raunet_jax.training import batches, fold_run
 from raunet_jax.training.fold_run import FoldRun
 from raunet_jax.training.loop import train_fold
 from raunet_jax.training.metrics import MetricsLog
+from raunet_jax.training.step import replicate
 from raunet_jax.training.validation import validation_dice
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -245,7 +246,7 @@ def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
 def test_a_run_started_with_another_recipe_is_refused_by_field_and_values(small, unbroken):
     config, patch_set = small
     other = changed(config, batch_size=2, box_margin=9)
-    message = "was started with another recipe.*box_margin: 2, 9; batch_size: 4, 2.*--workdir"
+    message = "was started with another recipe.*batch_size: 4, 2; box_margin: 2, 9.*--workdir"
     with pytest.raises(RunError, match=message):
         train_fold(other, patch_set, unbroken, 0, StopRequest())
 
@@ -259,7 +260,7 @@ def spoil(monkeypatch, at, spoiled):
 
         def spoiled_step(state, batch):
             state, metrics = step(state, batch)
-            return spoiled(state, metrics) if state.step == at else (state, metrics)
+            return spoiled(state, metrics) if jax.device_get(state.step) == at else (state, metrics)
 
         return spoiled_step
 
@@ -293,7 +294,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_
 
 def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(small, tmp_path, monkeypatch):
     def spoiled(state, metrics):  # the loss is that of the weights before the step, and still finite
-        return state.replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params)), metrics
+        params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), jax.device_get(state.params))
+        return state.replace(params=replicate(params)), metrics
 
     spoil(monkeypatch, 2 * EPOCH_STEPS, spoiled)
     message = f"weights after step 6 are not finite, on cases {cases_of_step(*small, 6)}. .*lower learning_rate"
