@@ -344,3 +344,10 @@ def test_metrics_after_the_step_that_is_resumed_at_are_dropped(tmp_path):
     log.write(row)
     log.close()
     assert rows(tmp_path) == [{"step": 3}, {"step": 6}, row]
+
+
+def test_starting_to_train_waits_for_nothing_that_is_used_only_later():
+    code = "import sys, raunet_jax.commands.train; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    later = {"tensorboardX", "matplotlib", "raunet_jax.commands.evaluate", "raunet_jax.report", "raunet_jax.scores"}
+    assert not later & set(loaded.stdout.split())
