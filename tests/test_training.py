@@ -25,6 +25,7 @@ from raunet_jax.training import batches, fold_run
 from raunet_jax.training.fold_run import FoldRun
 from raunet_jax.training.loop import train_fold
 from raunet_jax.training.metrics import MetricsLog
+from raunet_jax.training.step import replicate
 from raunet_jax.training.validation import validation_dice
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -259,7 +260,7 @@ def spoil(monkeypatch, at, spoiled):
 
         def spoiled_step(state, batch):
             state, metrics = step(state, batch)
-            return spoiled(state, metrics) if state.step == at else (state, metrics)
+            return spoiled(state, metrics) if jax.device_get(state.step) == at else (state, metrics)
 
         return spoiled_step
 
@@ -293,7 +294,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cases_and_keeps_the_last_
 
 def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(small, tmp_path, monkeypatch):
     def spoiled(state, metrics):  # the loss is that of the weights before the step, and still finite
-        return state.replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params)), metrics
+        params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), jax.device_get(state.params))
+        return state.replace(params=replicate(params)), metrics
 
     spoil(monkeypatch, 2 * EPOCH_STEPS, spoiled)
     message = f"weights after step 6 are not finite, on cases {cases_of_step(*small, 6)}. .*lower learning_rate"
@@ -342,3 +344,10 @@ def test_metrics_after_the_step_that_is_resumed_at_are_dropped(tmp_path):
     log.write(row)
     log.close()
     assert rows(tmp_path) == [{"step": 3}, {"step": 6}, row]
+
+
+def test_starting_to_train_waits_for_nothing_that_is_used_only_later():
+    code = "import sys, raunet_jax.commands.train; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    later = {"tensorboardX", "matplotlib", "raunet_jax.commands.evaluate", "raunet_jax.report", "raunet_jax.scores"}
+    assert not later & set(loaded.stdout.split())

@@ -10,7 +10,7 @@ class MetricsLog:
     """`metrics.jsonl` and TensorBoard files of one fold; lines after the step that training resumes at are dropped."""
 
     def __init__(self, folder: FoldFolder, resumed_step: int):
-        from tensorboardX import SummaryWriter  # takes as long to import as it takes to train a narrow network a step
+        from tensorboardX import SummaryWriter  # where it is used: start-up need not wait for it
 
         self._path = folder.metrics
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
