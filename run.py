@@ -15,7 +15,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from raunet_jax import commands, progress, signals, startup
+from raunet_jax import commands, progress, recipe, signals, startup
 from raunet_jax.commands import request
 
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
@@ -51,7 +51,11 @@ def parse(arguments):
     except (AttributeError, KeyError) as error:
         cause = error.args[0]  # ml_collections wraps its KeyError, whose text is quoted when it is printed
         said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
-        sys.exit(f"error: the recipe has no field {' '.join(said.split())}; configs/common.py lists all")
+        renamed = [
+            f"{old} is {new} now" for old, new in recipe.RENAMED_FIELDS.items() if f".{old}=" in " ".join(arguments)
+        ]
+        hint = "; ".join([*renamed, "configs/common.py lists all"])
+        sys.exit(f"error: the recipe has no field {' '.join(said.split())}; {hint}")
 
 
 def main(arguments) -> int:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.startup                                          # help and inspect
     python -m benchmarks.startup --run=runs/demo --scan=volume-0.nii.gz   # and predict, with the models of a run
-    python -m benchmarks.startup --compare=../before ...                  # beside another checkout of this repository
+    python -m benchmarks.startup --compare=../before --compare-run=... ...  # beside another checkout, and its own run
 
 User and system seconds of the whole command, the least of some repetitions, after one that is not counted and fills the
 cache of compiled networks; checkouts take turns. Packages: milliseconds of wall-clock time in their own modules
@@ -26,12 +26,12 @@ RESULTS = Path(__file__).parent / "results"
 IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
-def commands(args) -> dict[str, list[str]]:
+def commands(run: str, scan: str) -> dict[str, list[str]]:
     """Name -> arguments of run.py; `{output}` stands for a new folder."""
     found = {"--help": ["--help"], "inspect": ["--mode=inspect", "--config=configs/liver_voi.py"]}
-    if args.run and args.scan:
-        run, scan = Path(args.run).resolve(), Path(args.scan).resolve()
-        found["predict"] = ["--mode=predict", f"--workdir={run}", f"--input={scan}", "--output={output}"]
+    if run and scan:
+        places = [f"--workdir={Path(run).resolve()}", f"--input={Path(scan).resolve()}"]
+        found["predict"] = ["--mode=predict", *places, "--output={output}"]
     return found
 
 
@@ -66,12 +66,12 @@ def imports(checkout: Path, arguments: list[str]) -> dict[str, float]:
     return {name: min(run.get(name, 0.0) for run in runs) for name in runs[0]}
 
 
-def measure(checkouts: list[Path], arguments: list[str], repetitions: int) -> list[float]:
-    """The least CPU seconds in each checkout."""
+def measure(checkouts: list[Path], arguments: list[list[str]], repetitions: int) -> list[float]:
+    """The least CPU seconds in each checkout, of its own arguments."""
     least = [float("inf")] * len(checkouts)
     for repetition in range(repetitions + 1):
         for number, checkout in enumerate(checkouts):
-            seconds, _ = execute(checkout, arguments)
+            seconds, _ = execute(checkout, arguments[number])
             if repetition:
                 least[number] = min(least[number], seconds)
     return least
@@ -92,11 +92,14 @@ def report(args) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     seconds = [["command", *titles, *(["after / before"] if args.compare else [])]]
     parts = []
-    for name, arguments in commands(args).items():
+    runs = [args.compare_run or args.run, args.run] if args.compare else [args.run]
+    by_checkout = [commands(run, args.scan) for run in runs]
+    for name in by_checkout[-1]:
+        arguments = [found[name] for found in by_checkout]
         least = measure(checkouts, arguments, args.repetitions)
         ratio = [f"{least[1] / least[0]:.2f}"] if args.compare else []
         seconds.append([name, *(f"{value:.2f}" for value in least), *ratio])
-        found = [imports(checkout, arguments) for checkout in checkouts]
+        found = [imports(*pair) for pair in zip(checkouts, arguments, strict=True)]
         order = sorted({*found[0], *found[-1]}, key=lambda package: -max(some.get(package, 0.0) for some in found))
         lines = [["package, ms", *titles], ["all", *(f"{sum(some.values()):.0f}" for some in found)]]
         lines += [
@@ -116,6 +119,7 @@ def main():
     parser.add_argument("--run", default="", help="run folder with trained models, for predict")
     parser.add_argument("--scan", default="", help="scan that they segment")
     parser.add_argument("--compare", default="", help="another checkout, shown as before")
+    parser.add_argument("--compare-run", default="", help="its run folder, where it cannot read the other's")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -254,3 +254,5 @@ def test_a_field_that_the_recipe_does_not_have_is_said_in_one_line(place):
     done = run(place, f"--config={REPOSITORY}/configs/liver.py", "--config.stages.voi.epoch=3")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert """error: the recipe has no field 'epoch' Did you mean "epochs" instead of "epoch"?""" in done.stderr
+    renamed = run(place, f"--config={REPOSITORY}/configs/liver.py", "--config.voi=reference")
+    assert "error: the recipe has no field 'voi'; voi is liver_source now" in renamed.stderr
