@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.root = "data/lits"  # folder that holds the scans, at any depth (not read for phantoms)
     config.data.prepared = "prepared"  # folder for patch sets and drawn phantoms
     config.data.modalities = ("ct",)  # the input channels, in order: ("ct",) or ("t1", "t1ce", "t2", "flair")
-    config.data.foreground = ()  # stage custom: the label values to be found, merged to one; () = all above 0
+    config.data.foreground = ()  # stages brain, custom: label values to be found, merged to one; () = all above 0
     config.data.repair = False  # True: read known faults as they were meant, and say so; files are never changed
     config.data.on_leak = "exclude"  # test cases that a model trained on under another name: exclude | warn
     config.data.cases = 0  # how many cases: 0 = all that are there (of phantoms: 6)
@@ -26,9 +26,7 @@ def get_config() -> ConfigDict:
     config.data.folds = 5  # folds by patient; a model of fold k is validated on fold k
     config.data.validation_share = 0.29  # stage coarse only, one model: share of the cases it is validated on
     config.data.patches_per_case = 0.0  # mean patches a case; 0 = the paper's rule (of phantoms, in 3D: 1)
-    config.data.foreground_fraction = (
-        0.5  # stages that center patches: share of them around a foreground voxel, jittered
-    )
+    config.data.foreground_fraction = 0.5  # of centered patches: share around a foreground voxel, jittered
     config.data.workers = 0  # processes that cut patches; 0 = one a core
     config.data.phantom_size = (128, 128, 48)  # voxels of a drawn case; the slice count varies around z
 
@@ -61,9 +59,7 @@ def get_config() -> ConfigDict:
     config.folds_at_once = 1  # how many are trained side by side, each on one GPU in a process of its own
     config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost
 
-    config.liver_source = (
-        "reference"  # stage tumor: mask its patches are cropped around, or predicted: by stage 2, out of fold
-    )
+    config.liver_source = "reference"  # stage tumor crops around: reference | predicted (stage 2's mask, out of fold)
 
     config.window = ConfigDict()
     config.window.step = (0, 0, 0)  # voxels between neighboring windows (x, y, z); 0 = half a patch

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from data_prep import ircadb
 from data_prep.description import Description, read_description
 from raunet_jax.names import NIFTI, natural
+from raunet_jax.tasks import TASKS
 
-CT_LABELS = (0, 1, 2)
-BRATS_LABELS = (0, 1, 2, 3, 4)  # 3 until 2015 and in the Decathlon's numbering
+CT_LABELS, BRATS_LABELS = (TASKS[name].labels for name in ("liver", "brain"))
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SOURCES = ("lits", "decathlon", "ircadb", "brats", "custom", "phantom")
 PATTERNS = {

@@ -28,7 +28,7 @@ from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
 from raunet_jax import files, tasks
 from raunet_jax.imaging.geometry import Box
-from raunet_jax.run_folder import SPLIT, Parts
+from raunet_jax.run_folder import SPLIT, TEST, TRAIN, VALIDATION, Parts, fold_part
 
 log = logging.getLogger("raunet_jax")
 
@@ -57,8 +57,8 @@ class PatchSet:
 def split_names(config: ConfigDict) -> tuple[str, ...]:
     """The splits of a recipe's patch set, in the order of `cases.split_cases`."""
     if tasks.stage_of(config.stage).single_model:
-        return ("train", "validation")
-    return tuple(f"fold_{fold}" for fold in range(config.data.folds))
+        return (TRAIN, VALIDATION)
+    return tuple(fold_part(fold) for fold in range(config.data.folds))
 
 
 def folder(config: ConfigDict, boxes: Mapping[str, Box] = MappingProxyType({})) -> Path:
@@ -163,12 +163,12 @@ def _folder(
 def _assign_splits(config: ConfigDict, cases: Sequence[Case], prints: Mapping[str, Fingerprint]) -> Parts:
     contents = {name: found.content for name, found in prints.items()}
     test, folds = split_cases(join_copies(cases, contents), config)
-    parts = zip(("test", *split_names(config)), (test, *folds), strict=True)
+    parts = zip((TEST, *split_names(config)), (test, *folds), strict=True)
     return {name: {case.name: contents[case.name] for case in part} for name, part in parts}
 
 
 def _jobs(config: ConfigDict, cases: Sequence[Case], split: Parts, boxes: Mapping[str, Box]) -> list[Job]:
-    place = {case: name for name, part in split.items() if name != "test" for case in part}
+    place = {case: name for name, part in split.items() if name != TEST for case in part}
     kept = [case for case in cases if case.name in place]
     mean = sampling.mean_patches(config.stage, config.data.source, config.data.patches_per_case)
     return [

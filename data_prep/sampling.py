@@ -98,6 +98,8 @@ def patch_origins(
     view = PaddedView(tasks.stage_of(stage), voxels, labels, tuple(patch_shape))
     if (view.room < 0).any():
         raise ValueError(f"a view of {labels.shape} voxels is smaller than a patch of {tuple(patch_shape)}; pad it")
+    if view.stage.sampler == "slices" and patch_shape[0] != 1:
+        raise ValueError(f"stage {stage} is shown single slices; config.patch_size has {patch_shape[0]}, not 1")
     origins = SAMPLERS[view.stage.sampler](view, count, foreground_fraction, rng)
     return origins.astype(np.int32)
 
@@ -106,8 +108,6 @@ def sample_slices(
     view: PaddedView, count: int | None, foreground_fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Every slice with foreground and a random third of those without, in order; at most `count` of them."""
-    if view.patch_shape[0] != 1:
-        raise ValueError(f"this stage is shown single slices; config.patch_size has {view.patch_shape[0]}, not 1")
     with_foreground = view.foreground.any((1, 2))
     without = np.flatnonzero(~with_foreground)
     third = rng.choice(without, round(len(without) / 3), replace=False)

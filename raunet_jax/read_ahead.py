@@ -1,4 +1,4 @@
-"""Case after case, with the next one read and the last one written in threads while the device works on this one."""
+"""Cases read, processed and written one after another, reading and writing overlapped with what the device computes."""
 
 import contextlib
 import threading
@@ -31,7 +31,7 @@ def pipeline(
         finish: (case, outcome, saving); called in a thread, one case behind, for every case. `outcome.result()` returns
             the result, or raises the one of READ_ERRORS that `read`, or of CASE_ERRORS that `work` raised. Every file
             is to be written within `with saving():`, so that Ctrl-C waits for the end of that file, and no other is
-            begun.
+            started. See `keep_result`.
         voxels: how many there are in what a case holds; see LARGE_VOXELS.
 
     Any other error of `read` or `work`, once the case before is finished, and any that `finish` raises end the run.
@@ -64,6 +64,19 @@ def pipeline(
         raise
     finally:
         gate.close()
+
+
+def keep_result(outcome: Future, keep: Callable[[Any], None]) -> str:
+    """`keep` what became of a case of `pipeline`; "" or, where it failed or could not be kept, the reason."""
+    try:
+        result = outcome.result()
+    except READ_ERRORS as error:
+        return str(error) or type(error).__name__
+    try:
+        keep(result)
+    except CASE_ERRORS as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 class _Gate:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from configs import common
-from raunet_jax.tasks import stage_names
+from raunet_jax.tasks import stage_names, stage_of
 
 # Fields, or groups of them, with another value of which a run may go on: its name, how long and how fast it is trained,
 # which folds, what is made of the network's answers, where things lie, how many processes work, and how it is computed.
@@ -81,6 +81,20 @@ def load(path: pathlib.Path) -> ConfigDict:
             f"{path} is missing: this is not a run folder. Train one first, or name another --workdir"
         )
     return from_json(path.read_text(encoding="utf-8"))
+
+
+def crops_around_predicted_liver(stage: ConfigDict) -> bool:
+    """Whether a stage's patches are cropped around the livers that the stages before find in cases they never saw.
+
+    That is what `liver_source` asks for; without all folds it cannot be done.
+    """
+    return wants_predicted_liver(stage) and set(stage.folds) >= set(range(stage.data.folds))
+
+
+def wants_predicted_liver(stage: ConfigDict) -> bool:
+    """Whether `liver_source`, which a stage reads that crops patches around liver, is anything but the reference."""
+    row = stage_of(stage.stage)
+    return row.region == "liver box" and row.sampler == "centered" and stage.liver_source != "reference"
 
 
 def is_cascade(config: ConfigDict) -> bool:

@@ -21,7 +21,13 @@ from raunet_jax import recipe
 from raunet_jax.files import write_json
 
 SPLIT = "split.json"  # also in a patch set
+TEST, TRAIN, VALIDATION = "test", "train", "validation"  # parts of a split; of a stage of folds also each `fold_part`
 Parts = Mapping[str, Mapping[str, str | None]]  # of a split: content hash of each case by name
+
+
+def fold_part(number: int) -> str:
+    """Name of the part of a split that a fold leaves out, and of the folder that it is trained in."""
+    return f"fold_{number}"
 
 
 class RunError(RuntimeError):
@@ -95,7 +101,7 @@ class RunFolder:
         return recipe.load(self.recipe)
 
     def fold(self, number: int) -> FoldFolder:
-        return FoldFolder(self.path / f"fold_{number}")
+        return FoldFolder(self.path / fold_part(number))
 
     def folds(self) -> list[FoldFolder]:
         """Those that are there, by number."""

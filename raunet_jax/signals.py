@@ -32,11 +32,11 @@ class StopRequest:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[StopRequest]:
-    """Yield a StopRequest: the first SIGTERM or SIGINT fills it and does not end the process; a second one does."""
+    """Yield a StopRequest: the first SIGTERM or SIGINT fills it, a second one of its kind ends the process."""
     stop = StopRequest()
 
     def handle(signum, _):
-        stop.signum = signum
+        stop.signum = stop.signum or signum
         signal.signal(signum, before[signum])
         log.info(f"{signal.Signals(signum).name}: saving after this step (once more to end at once)")
 

@@ -64,7 +64,7 @@ TASKS: dict[str, Task] = {
     ),
     "brain": Task(
         structures={"whole tumor": Structure(1, "#ffe14d")},
-        labels=(0, 1, 2, 3, 4),
+        labels=(0, 1, 2, 3, 4),  # 3 until 2015 and in the Decathlon's numbering
         rule="brats",
         stages={
             "brain": Stage(

@@ -56,7 +56,7 @@ def test_each_case_has_the_box_that_its_own_folds_model_finds(cascade, tmp_path,
     largest[exact_models.TUMORS[1]] = 1  # of two bright spots, both of 8 voxels, one is kept as the largest component
     assert boxes["volume-2"] in (bounding_box(largest), bounding_box((labels == 2) & (largest == 0)))
     assert (
-        "2 cases have no out-of-fold liver and are cut around the reference: volume-4, volume-5"
+        "2 cases have no out-of-fold liver and are cropped around the reference: volume-4, volume-5"
         in capsys.readouterr().err
     )
 
@@ -125,4 +125,4 @@ def test_a_case_too_big_for_the_memory_is_cut_around_the_reference_and_the_other
     assert set(boxes) == {"volume-0", "volume-2", "volume-3"}
     said = capsys.readouterr().err
     assert f"volume-1: no out-of-fold liver ({str(error) or 'MemoryError'})" in said
-    assert "cut around the reference: volume-1, volume-4, volume-5" in said
+    assert "cropped around the reference: volume-1, volume-4, volume-5" in said

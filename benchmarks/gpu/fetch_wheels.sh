@@ -12,6 +12,4 @@ python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 -
   grain==0.2.18 immutabledict importlib_resources ml_collections==1.1.0 nibabel==5.4.2 portpicker pydicom==3.0.2 \
   simple-parsing tensorboardX==2.6.5 tensorflow-datasets==4.9.10 tensorflow-metadata termcolor toml
 python3 -m pip wheel -q --no-deps -w .whl promise==2.3  # comes as source only
-exclude=$(git rev-parse --git-path info/exclude)
-grep -qx '/.whl/' "$exclude" 2>/dev/null || { mkdir -p "$(dirname "$exclude")" && echo '/.whl/' >>"$exclude"; }
 du -sh .whl

@@ -29,7 +29,7 @@ def draw(job, rehearse, folder):
 
 
 def train(job, rehearse, folder):
-    """A short training through run.py, if its packages are there: patches/s, and the bits of a resumed one."""
+    """A short training through run.py, if its packages are there: its epochs and patches/s."""
 
     missing = [name for name in NEEDED_BY_RUN if not importlib.util.find_spec(name)]
     if missing:

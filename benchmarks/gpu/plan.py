@@ -134,7 +134,7 @@ def plan(rehearse: bool) -> list[dict]:
             precision="bfloat16",
             lowering="auto",
         )
-    add("G", "run.py, demo, stage voi", "train", 240)
+    add("G", "run.py, liver_voi on phantoms", "train", 240)
     if rehearse:
         seen, fewer = set(), []
         for job in jobs:  # one of each kind, library, part and group

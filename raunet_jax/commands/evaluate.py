@@ -3,8 +3,8 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -25,8 +25,8 @@ from raunet_jax.inference.models import StageModel, load_cascade
 from raunet_jax.inference.results import Result, result_file, write_case
 from raunet_jax.names import REFERENCE_ENDING
 from raunet_jax.progress import progress
-from raunet_jax.read_ahead import CASE_ERRORS, READ_ERRORS, pipeline
-from raunet_jax.run_folder import RunFolder
+from raunet_jax.read_ahead import keep_result, pipeline
+from raunet_jax.run_folder import TRAIN, RunFolder
 from raunet_jax.scores.attribution import summarize as summarize_attribution
 
 log = logging.getLogger("raunet_jax")
@@ -36,7 +36,7 @@ def run(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
     summary, failed = evaluate(request.planned_recipe(), request.run, output, request.uncertainty)
     print_tables(summary, Console())
-    print(f"scores: {output / 'scores.json'}")
+    print(f"scores: {RunFolder(output).scores}")
     if output == request.run:
         report.run(request)
     for line in failed:
@@ -72,24 +72,25 @@ def evaluate(
             f"{last.data.root} is not the data set that {workdir} was trained on; name a folder for its scores with "
             "--output"
         )
-    folder = RunFolder(output).evaluation
-    evaluation = _Evaluation(last, folder, held, _marks(config, workdir, held), uncertainty)
-    with progress("evaluate", sum(len(group.cases) for group in held.groups)) as evaluation.bar:
+    folder, marks = RunFolder(output).evaluation, _marks(config, workdir, held)
+    cases, lesions, failed = [], {}, list(held.failed)
+    with progress("evaluate", sum(len(group.cases) for group in held.groups)) as bar:
         for group in held.groups:
-            evaluation.models = load_cascade(workdir, config, group.fold)
-            pipeline(
-                group.cases,
-                evaluation.read,
-                evaluation.segment,
-                evaluation.finish,
-                lambda case_read: case_read.volume.voxels.size,
-            )
-    cases, failed = evaluation.cases, evaluation.failed
+            models = load_cascade(workdir, config, group.fold)
+            evaluation = _Evaluation(last, models, folder, marks, uncertainty, bar)
+            voxels = lambda read: read.volume.voxels.size  # noqa: E731
+            pipeline(group.cases, evaluation.read, evaluation.segment, evaluation.finish, voxels)
+            cases += evaluation.cases
+            lesions |= evaluation.lesions
+            failed += evaluation.failed
     if not cases:
         raise ValueError("not one case could be scored:\n" + "\n".join(failed))
     if tasks.stage_of(last.stage).lesions:
-        lesion_table.write_csv(folder / "lesions.csv", evaluation.lesions)
-    summary = _summary(cases, last.stage, set(evaluation.models)) | {"source": last.data.source, "failed": failed}
+        lesion_table.write_csv(folder / "lesions.csv", lesions)
+    summary = _summary(cases, last.stage, models.keys()) | {
+        "source": last.data.source,
+        "failed": failed,
+    }
     scores.write_scores(RunFolder(output).scores, summary)
     return summary, failed
 
@@ -99,7 +100,7 @@ def _marks(config: ConfigDict, workdir: pathlib.Path, held: HeldOut) -> dict[str
     seen = set()
     if recipe.is_cascade(config):
         splits = [folder.read_split() for folder in RunFolder(workdir).stages(config).values()]
-        seen = contents_of(split["train"] for split in splits if "train" in split)
+        seen = contents_of(split[TRAIN] for split in splits if TRAIN in split)
     marks = {name: {"stage_1_trained_on_it": True} for name, content in held.contents.items() if content in seen}
     for name in held.leaks:
         marks[name] = marks.get(name, {}) | {"leak": True}
@@ -117,20 +118,17 @@ class _Read(NamedTuple):
 
 @dataclasses.dataclass
 class _Evaluation:
-    """The three steps of `pipeline` for each case, and the scores that grow by them."""
+    """The three steps of `pipeline` for each case of a group, and the scores that grow by them."""
 
     config: ConfigDict  # of the last stage
+    models: Mapping[str, StageModel]
     folder: pathlib.Path
-    held: HeldOut
     marks: Mapping[str, Mapping[str, bool]]
     uncertainty: bool
-    models: Mapping[str, StageModel] = dataclasses.field(default_factory=dict)  # of the group under way
-    bar: object = None
+    bar: Any  # of `progress`
     cases: list[dict] = dataclasses.field(default_factory=list)
     lesions: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        self.failed = list(self.held.failed)
+    failed: list[str] = dataclasses.field(default_factory=list)
 
     def read(self, case: Case) -> _Read:
         return _Read(*read_case(case, self.config))
@@ -139,20 +137,15 @@ class _Evaluation:
         self.bar.advance(0, case.name)
         needs_liver = tasks.stage_of(next(iter(self.models))).region == "liver box"
         found = segment(read.volume, self.models, read.mask > 0 if needs_liver else None)
-        whole_cascade = len(self.models) > 1 and self.models.keys() == tasks.task_of(self.config.stage).stages.keys()
-        attributed = attribution.attribute(read.volume, read.mask, found, self.models) if whole_cascade else None
+        of_liver = self.models.keys() == tasks.TASKS["liver"].stages.keys()
+        attributed = attribution.attribute(read.volume, read.mask, found, self.models) if of_liver else None
         return read._replace(found=found, attributed=attributed)
 
     def finish(self, case: Case, outcome, saving) -> None:
-        try:
-            read = outcome.result()
-        except READ_ERRORS as error:
-            self._fail(case, error)
-        else:
-            try:
-                self._keep(case, read, saving)
-            except CASE_ERRORS as error:
-                self._fail(case, error)
+        reason = keep_result(outcome, lambda read: self._keep(case, read, saving))
+        if reason:
+            self.failed.append(f"{case.name}: {reason}")
+            log.warning(self.failed[-1])
         self.bar.advance(1, case.name)
 
     def _keep(self, case: Case, read: _Read, saving) -> None:
@@ -172,10 +165,6 @@ class _Evaluation:
         self.cases.append(record)
         self.lesions[case.name] = written["lesions"]
 
-    def _fail(self, case: Case, error: Exception) -> None:
-        self.failed.append(f"{case.name}: {error}")
-        log.warning(self.failed[-1])
-
 
 def _score(read: _Read, stage: str) -> dict:
     """Scores of what the last `stage` found, by its task's rule; a stage that looks for liver alone knows no tumors."""
@@ -186,7 +175,7 @@ def _score(read: _Read, stage: str) -> dict:
     return scores.RULES[task.rule].score_case(labels, reference, spacing_mm, structure)
 
 
-def _summary(cases: list[dict], stage: str, ran: set[str]) -> dict:
+def _summary(cases: list[dict], stage: str, ran: Collection[str]) -> dict:
     """The scores of all cases together; None stands for those of structures that none of the stages `ran` finds."""
     task = tasks.task_of(stage)
     summary = scores.RULES[task.rule].summarize(cases, tasks.stage_of(stage).structure)

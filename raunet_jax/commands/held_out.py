@@ -12,7 +12,7 @@ from data_prep.fingerprints import fingerprints
 from data_prep.layouts import Case
 from raunet_jax import recipe, tasks
 from raunet_jax.names import natural
-from raunet_jax.run_folder import Parts, RunFolder
+from raunet_jax.run_folder import TEST, VALIDATION, Parts, RunFolder, fold_part
 
 log = logging.getLogger("raunet_jax")
 
@@ -83,7 +83,7 @@ def _external(
     on_leak = config.data.on_leak
     if on_leak not in ("exclude", "warn"):
         raise ValueError(f"config.data.on_leak is {on_leak!r}; choose exclude or warn")
-    seen = contents_of(part for split in splits.values() for name, part in split.items() if name != "test")
+    seen = contents_of(part for split in splits.values() for name, part in split.items() if name != TEST)
     leaks = {name for name, content in contents.items() if content in seen}
     for name in sorted(leaks, key=natural):
         log.warning(f"{name} is a scan that this run has trained on; config.data.on_leak={on_leak}")
@@ -100,11 +100,11 @@ def contents_of(parts: Iterable[Mapping[str, str | None]]) -> set[str]:
 
 def _groups(last: ConfigDict, split: Parts) -> list[tuple[int | None, list[str]]]:
     """(fold, names of the cases that its model has not seen)."""
-    if split["test"]:
-        return [(None, list(split["test"]))]
+    if split[TEST]:
+        return [(None, list(split[TEST]))]
     if tasks.stage_of(last.stage).single_model:
-        return [(None, list(split["validation"]))]
-    return [(fold, list(split.get(f"fold_{fold}", ()))) for fold in last.folds]
+        return [(None, list(split[VALIDATION]))]
+    return [(fold, list(split.get(fold_part(fold), ()))) for fold in last.folds]
 
 
 def _check_unseen(fold: int | None, names: Sequence[str], splits: Mapping[str, Parts]) -> None:
@@ -112,7 +112,7 @@ def _check_unseen(fold: int | None, names: Sequence[str], splits: Mapping[str, P
     for stage, split in splits.items():
         if tasks.stage_of(stage).single_model:  # what it saw is marked
             continue
-        unseen = split["test"] if fold is None else split["test"] | split.get(f"fold_{fold}", {})
+        unseen = split[TEST] if fold is None else split[TEST] | split.get(fold_part(fold), {})
         seen = sorted(set(names) - set(unseen), key=natural)
         if seen:
             raise ValueError(

@@ -54,7 +54,7 @@ def show_run(facts: dict) -> None:
     print(f"{facts['workdir']}: {facts['name']}")
     print(f"total parameters: {facts['total_parameters']:,}")
     if not facts["folds"]:
-        print("no fold has been begun")
+        print("no fold has been started")
     for name, fold in facts["folds"].items():
         print()
         _show_fold(name, fold)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_image
+from raunet_jax import recipe, tasks
 from raunet_jax.files import write_json
 from raunet_jax.imaging.geometry import Box, bounding_box
 from raunet_jax.inference.cascade import segment
 from raunet_jax.inference.models import load_cascade
 from raunet_jax.progress import progress
-from raunet_jax.read_ahead import READ_ERRORS, pipeline
-from raunet_jax.run_folder import RunFolder
+from raunet_jax.read_ahead import keep_result, pipeline
+from raunet_jax.run_folder import TEST, RunFolder, fold_part
 
 log = logging.getLogger("raunet_jax")
 
@@ -24,7 +25,7 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
 
     A case of fold k is segmented by stage 1 and by stage 2's model of fold k. A case without a box is one of a fold
     that is not trained, one that cannot be read or is too big for the memory, or one in which no liver is found: its
-    patches are cut around the reference liver, and this is said.
+    patches are cropped around the reference liver, and this is said.
 
     What is found is kept in RUN/voi/boxes.json, case by case, and found again only when the models have changed, or
     their threshold, their vote or how windows are laid and merged.
@@ -34,14 +35,15 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
         run: its run folder; stages coarse and voi are trained.
         split: stage voi's, from split.json.
     """
-    stage = config.stages.voi
-    path = RunFolder(run).stages(config)["voi"].boxes
-    wanted = {name: fold for fold in stage.folds for name in split.get(f"fold_{fold}", ())}
+    names = liver_stages(config)
+    stage = config.stages[names[-1]]
+    path = RunFolder(run).stages(config)[names[-1]].boxes
+    wanted = {name: fold for fold in stage.folds for name in split.get(fold_part(fold), ())}
     cases = {case.name: case for case in find_cases(stage) if case.name in wanted}
-    models = {str(fold): load_cascade(run, config, fold, ("coarse", "voi")) for fold in stage.folds}
+    models = {str(fold): load_cascade(run, config, fold, names) for fold in stage.folds}
     made_by = {
         "steps": {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()},
-        "inference": {name: _inference(config.stages[name]) for name in ("coarse", "voi")},
+        "inference": {name: _inference(config.stages[name]) for name in names},
     }
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     same = all(known.get(field) == value for field, value in made_by.items())
@@ -52,23 +54,29 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
             return bounding_box(segment(volume, models[str(wanted[case.name])]).labels)
 
         def finish(case, outcome, saving):
-            try:
-                found[case.name] = outcome.result()
-            except READ_ERRORS as error:
-                log.warning(f"{case.name}: no out-of-fold liver ({str(error) or type(error).__name__})")
-            else:
+            def keep(box):
+                found[case.name] = box
                 with saving():
                     write_json(path, made_by | {"boxes": found})
+
+            reason = keep_result(outcome, keep)
+            if reason:
+                log.warning(f"{case.name}: no out-of-fold liver ({reason})")
             bar.advance(1, case.name)
 
         others = [case for name, case in cases.items() if name not in found]
         pipeline(others, lambda case: read_image(case, stage), work, finish, lambda volume: volume.voxels.size)
-    missing = sorted(name for part, names in split.items() if part != "test" for name in names if not found.get(name))
+    missing = sorted(name for part, names in split.items() if part != TEST for name in names if not found.get(name))
     if missing:
         log.warning(
-            f"{len(missing)} cases have no out-of-fold liver and are cut around the reference: {', '.join(missing)}"
+            f"{len(missing)} cases have no out-of-fold liver and are cropped around the reference: {', '.join(missing)}"
         )
     return {name: Box(*(tuple(side) for side in box)) for name, box in found.items() if box}
+
+
+def liver_stages(config: ConfigDict) -> tuple[str, ...]:
+    """The stages of a cascade that find the liver, the last of which gives it."""
+    return tuple(name for name in recipe.stages_of(config) if tasks.stage_of(name).structure == "liver")
 
 
 def _inference(stage: ConfigDict) -> dict:

@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from raunet_jax.commands.inputs import Input, find_inputs
-from raunet_jax.commands.request import Request
+from raunet_jax.commands.request import Request, UsageError
 from raunet_jax.files import write_csv, write_json
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Volume, is_prediction, read_scan
 from raunet_jax.inference import lesion_table
-from raunet_jax.inference.cascade import Segmentation, segment
+from raunet_jax.inference.cascade import Segmentation, needs_reference_liver, segment
 from raunet_jax.inference.models import StageModel, last_model, load_cascade
 from raunet_jax.inference.results import Result, result_file, volumes_of, write_case
 from raunet_jax.progress import progress
-from raunet_jax.read_ahead import CASE_ERRORS, READ_ERRORS, pipeline
+from raunet_jax.read_ahead import keep_result, pipeline
 
 log = logging.getLogger("raunet_jax")
 
@@ -25,6 +25,11 @@ def run(request: Request) -> int:
     inputs = [pathlib.Path(path) for path in request.needed("input")]
     output = pathlib.Path(request.needed("output"))
     models = load_cascade(request.run, request.config)
+    if needs_reference_liver(models):
+        raise UsageError(
+            f"{request.run} has stage {', '.join(models)} alone, which looks inside a liver that nobody has segmented; "
+            "predict with the run of a whole cascade (--config=configs/liver.py)"
+        )
     summary = predict(models, inputs, output, probabilities=request.probabilities, uncertainty=request.uncertainty)
     print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
     for failure in summary["failed"]:
@@ -49,7 +54,7 @@ def predict(
         The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
         `lesion_table.lesions_of`.
     """
-    from raunet_jax.report.page import display_settings
+    from raunet_jax.report.display import display_settings
     from raunet_jax.report.prediction_page import write_prediction_page
 
     last = last_model(models).config
@@ -103,31 +108,24 @@ class _Prediction:
         return _Read(case.volume, case.seconds + time.monotonic() - begin, found)
 
     def finish(self, scan: Input, outcome, saving) -> None:
-        begin = time.monotonic()
-        try:
-            case = outcome.result()
-        except READ_ERRORS as error:
-            self.fail(str(scan.images[0]), str(error) or type(error).__name__)
-        else:
-            try:
-                entry = self._write(scan, case, saving)
-            except CASE_ERRORS as error:
-                self.fail(str(scan.images[0]), str(error) or type(error).__name__)
-            else:
-                self.summary["cases"].append(entry | {"seconds": round(case.seconds + time.monotonic() - begin, 2)})
+        reason = keep_result(outcome, lambda case: self._keep(scan, case, saving))
+        if reason:
+            self.fail(str(scan.images[0]), reason)
         with saving():
             self.write_summary()
         self.bar.advance(1, scan.name)
 
-    def _write(self, scan: Input, case: _Read, saving) -> dict:
-        """Write what was found, and return what the summary says of it."""
+    def _keep(self, scan: Input, case: _Read, saving) -> None:
+        """Write what was found, and only then let the case count."""
+        begin = time.monotonic()
         result = Result(scan.name, scan.images, scan.channels, case.volume, case.found, self._config.stage)
         record = write_case(self._output, result, saving, **self._maps)
         for warning in record["warnings"]:
             log.warning(f"warning: {warning}")
         mask = result_file(self._output, scan.name)
         places = {"input": str(scan.images[0].absolute()), "mask": str(mask.absolute())}
-        return {"case": scan.name} | places | volumes_of(result) | record
+        seconds = {"seconds": round(case.seconds + time.monotonic() - begin, 2)}
+        self.summary["cases"].append({"case": scan.name} | places | volumes_of(result) | record | seconds)
 
     def fail(self, input: str, reason: str) -> None:
         self.summary["failed"].append({"input": input, "reason": reason})

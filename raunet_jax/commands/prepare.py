@@ -9,8 +9,8 @@ def run(request: Request) -> int:
     """Exit status 1 when a case had to be left out of a patch set."""
     status = 0
     for stage in recipe.stages_of(request.planned_recipe()).values():
-        if stage.liver_source == "predicted":
-            print(f"{stage.name}: its patches are cut around what stages 1 and 2 find, once train has made these")
+        if recipe.crops_around_predicted_liver(stage):
+            print(f"{stage.name}: its patches are cropped around what stages 1 and 2 find, once train has made these")
             continue
         patches = patch_dataset.prepare(stage)
         counts = ", ".join(f"{split} {count}" for split, count in patches.counts.items())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe, tasks
+from raunet_jax.run_folder import RunFolder
 
 
 class UsageError(ValueError):
@@ -39,7 +40,7 @@ class Request:
             return self.config
         if self.workdir is None:
             raise UsageError("name a recipe, such as --config=configs/demo.py, or a run folder with --workdir")
-        return recipe.load(self.workdir / "config.json")
+        return RunFolder(self.workdir).load_recipe()
 
     def planned_recipe(self) -> ConfigDict:
         """The recipe, with what it may leave open worked out from the scans."""

@@ -36,10 +36,5 @@ def _how(config: ConfigDict | None) -> dict:
         return {"rule": TASKS["liver"].rule}
     last = recipe.last_stage(config)
     task = task_of(last.stage)
-    if not task.merged:
-        return {"rule": task.rule}
-    return {
-        "rule": task.rule,
-        "structure": stage_of(last.stage).structure,
-        "foreground": tuple(last.data.foreground),
-    }
+    how = {"rule": task.rule, "structure": stage_of(last.stage).structure}
+    return how | ({"foreground": tuple(last.data.foreground)} if task.merged else {})

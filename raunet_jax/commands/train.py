@@ -13,7 +13,6 @@ from raunet_jax.imaging.geometry import Box
 from raunet_jax.inference.models import check_inference
 from raunet_jax.run_folder import RunFolder, check_same_recipe
 from raunet_jax.signals import catch_signals
-from raunet_jax.tasks import stage_of
 from raunet_jax.training import augmentation, loop, parallel_folds
 
 log = logging.getLogger("raunet_jax")
@@ -80,14 +79,8 @@ def _finish(config: ConfigDict, request: Request) -> int:
     return report.run(request)
 
 
-def _cropped_around_liver(stage: ConfigDict) -> bool:
-    """Whether the patches are centered inside a liver's box, which `config.liver_source` chooses."""
-    row = stage_of(stage.stage)
-    return row.region == "liver box" and row.sampler == "centered"
-
-
 def _check_liver_source(config: ConfigDict, stage: ConfigDict) -> None:
-    if not _cropped_around_liver(stage) or stage.liver_source == "reference":
+    if not recipe.wants_predicted_liver(stage):
         return
     if stage.liver_source != "predicted":
         raise UsageError(f"config.liver_source is {stage.liver_source!r}; choose predicted or reference")
@@ -99,11 +92,12 @@ def _check_liver_source(config: ConfigDict, stage: ConfigDict) -> None:
 
 def _boxes(config: ConfigDict, run: RunFolder, stage: ConfigDict) -> Mapping[str, Box]:
     """The out-of-fold liver boxes that the patches of `stage` are cropped around, or none: those of the reference."""
-    if not _cropped_around_liver(stage) or stage.liver_source == "reference":
+    if not recipe.wants_predicted_liver(stage):
         return {}
-    if set(stage.folds) < set(range(stage.data.folds)):
+    if not recipe.crops_around_predicted_liver(stage):
         log.warning(f"{stage.name}: config.liver_source=reference is used, as out-of-fold livers need all folds")
         return {}
     from raunet_jax.commands import out_of_fold
 
-    return out_of_fold.liver_boxes(config, run.path, run.stages(config)["voi"].read_split())
+    split = run.stages(config)[out_of_fold.liver_stages(config)[-1]].read_split()
+    return out_of_fold.liver_boxes(config, run.path, split)

@@ -78,11 +78,8 @@ def segment(
         ValueError: stage tumor alone, and no `reference_liver` for it to look into.
     """
     stages = [name for name in tasks.stage_names() if name in models]
-    if reference_liver is None and _step_of(stages[0]) is _segment_inside_liver:
-        raise ValueError(
-            f"{volume.name}: stage {stages[0]} alone looks inside a liver that nobody has segmented; predict with the "
-            "run of a whole cascade (--config=configs/liver.py)"
-        )
+    if reference_liver is None and needs_reference_liver(models):
+        raise ValueError(f"{volume.name}: stage {stages[0]} alone looks inside a liver that nobody has segmented")
     kind = kind_of(models[stages[0]].config.data.modalities)
     found = Segmentation(np.zeros(volume.shape, np.uint8), {}, liver=reference_liver)
     for number, stage in enumerate(stages, start=1):
@@ -95,6 +92,11 @@ def segment(
         what = "no liver" if "liver" in tasks.task_of(stages[0]).structures else "nothing"
         found.warnings.append(f"{volume.name}: {what} found; the mask is empty")
     return dataclasses.replace(found, liver=None)  # `labels` say as much
+
+
+def needs_reference_liver(models: Mapping[str, StageModel]) -> bool:
+    """Whether the first of the stages looks inside a liver that another stage should have found."""
+    return _step_of(next(name for name in tasks.stage_names() if name in models)) is _segment_inside_liver
 
 
 def _locate_liver(scan: _Scan, model: StageModel, found: Segmentation) -> Segmentation:

@@ -65,8 +65,9 @@ def load_cascade(
     model of the stages that have several.
 
     Raises:
-        FileNotFoundError: `workdir` is no run folder. ModelMissing: a stage was not trained. ValueError: its windows
-            cannot be merged as asked for.
+        FileNotFoundError: `workdir` is no run folder.
+        ModelMissing: a stage was not trained.
+        ValueError: its windows cannot be merged as asked for.
     """
     run = RunFolder(workdir)
     config = config or run.load_recipe()

@@ -34,8 +34,8 @@ def write_case(
     """Write the files of one case into `folder`, on the grid of the scan's own file, and return its record.
 
     CASE_seg.nii.gz; where there is a reference, CASE_reference.nii.gz; with `probabilities` a float32 map for each
-    structure; with `uncertainty` CASE_uncertainty.nii.gz, see `uncertainty_map`. An output format more is one more
-    entry of `_files`.
+    structure; with `uncertainty` CASE_uncertainty.nii.gz, see `uncertainty_map`. A further output format is one
+    more row of `_files`.
 
     Args:
         saving: held around the writing of each file, see `read_ahead.pipeline`.
@@ -80,18 +80,21 @@ def _files(result: Result, probabilities: bool, uncertainty: bool) -> list[tuple
 
 
 def volumes_of(result: Result) -> dict[str, float | int | None]:
-    """Volumes in mL of what was looked for: STRUCTURE_ml, and of tumors in a liver also their number and burden.
+    """Volumes in mL of what was looked for, STRUCTURE_ml; of one that lies inside another also number and burden.
 
-    "tumor_count" is of 26-connected components, "tumor_burden" tumor over liver (None without a liver).
+    TUMOR_count is of 26-connected components, TUMOR_burden its volume over that of the structure around it, here called
+    by the names of the liver's task; None where there is nothing around it.
     """
     voxel_ml = lesion_table.voxel_volume_mm3(result.volume.affine) / 1000
     task, stage, labels = tasks.task_of(result.stage), tasks.stage_of(result.stage), result.found.labels
-    if "liver" not in task.structures:
-        return {f"{stage.structure}_ml": round(float((labels > 0).sum() * voxel_ml), 3)}
-    liver, tumor = (int((labels >= structure.label).sum()) for structure in task.structures.values())
-    volumes = {"liver_ml": round(liver * voxel_ml, 3)}
-    if stage.structure == "tumor":
-        volumes["tumor_ml"] = round(tumor * voxel_ml, 3)
-        volumes["tumor_count"] = len(component_sizes(labels >= stage.foreground))
-        volumes["tumor_burden"] = tumor / liver if liver else None
+    voxels = {name: int((labels >= structure.label).sum()) for name, structure in task.structures.items()}
+    if len(voxels) == 1:
+        (count,) = voxels.values()
+        return {f"{stage.structure}_ml": round(count * voxel_ml, 3)}
+    outer, inner = voxels
+    volumes = {f"{outer}_ml": round(voxels[outer] * voxel_ml, 3)}
+    if stage.structure == inner:
+        volumes[f"{inner}_ml"] = round(voxels[inner] * voxel_ml, 3)
+        volumes[f"{inner}_count"] = len(component_sizes(labels >= stage.foreground))
+        volumes[f"{inner}_burden"] = voxels[inner] / voxels[outer] if voxels[outer] else None
     return volumes

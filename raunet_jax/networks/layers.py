@@ -18,6 +18,7 @@ from raunet_jax.networks.convolution import DeferredConcat, convolve
 from raunet_jax.networks.products import add_bias, apply_flattened, sum_voxels
 
 EPSILON = 1e-3  # of batch norm: Keras's
+_glorot_uniform = jax.jit(nn.initializers.glorot_uniform(), static_argnums=(1, 2), inline=True)
 
 
 def max_pool(
@@ -42,10 +43,17 @@ def max_pool(
 
 
 def _param(module: nn.Module, name: str, initializer: Callable, shape: tuple[int, ...]) -> ArrayLike:
-    """`module.param`, less the initializer's tracing where there are parameters: a third of a network's tracing."""
-    if module.has_variable("params", name):
-        return module.get_variable("params", name)
-    return module.param(name, initializer, shape)
+    """`module.param`, but where there are parameters without tracing their initializer: a third of a network's tracing.
+
+    Raises:
+        ValueError: the parameter that is there has another shape.
+    """
+    if not module.has_variable("params", name):
+        return module.param(name, initializer, shape)
+    value = module.get_variable("params", name)
+    if np.shape(value) != shape:
+        raise ValueError(f"{'/'.join((*module.path, name))} has shape {np.shape(value)}, and the network needs {shape}")
+    return value
 
 
 class Conv(nn.Module):
@@ -68,7 +76,7 @@ class Conv(nn.Module):
         parts = jax.tree.leaves(x)
         channels = sum(part.shape[-1] for part in parts)
         shape = (*(self.window,) * (parts[0].ndim - 2), channels, self.features)
-        kernel = _param(self, "kernel", nn.initializers.glorot_uniform(), shape)
+        kernel = _param(self, "kernel", _glorot_uniform, shape)
         bias = _param(self, "bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = jax.tree.map(lambda array: jnp.asarray(array, self.dtype), (x, kernel, bias))
         return _convolve(x, kernel, bias, frozenset(self.rewrites))

@@ -1,6 +1,5 @@
 """The page and the CSV file of two runs compared, and the figure of their differences."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.structures import shown_name
 from raunet_jax.run_folder import RunFolder
 from raunet_jax.scores.statistics import LEVEL, mean_interval
+from raunet_jax.scores.tables import read_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,13 +70,7 @@ def _read_scores(run: RunFolder) -> dict:
     path = run.scores
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: score that run first, with --mode=evaluate --workdir={run.path}")
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        scores = None
-    if not isinstance(scores, dict) or not {"cases", "rule"} <= scores.keys():
-        raise ValueError(f"{path} does not hold scores; make it again with --mode=evaluate --workdir={run.path}")
-    return scores
+    return read_scores(path)
 
 
 def differences_figure(pairs: Sequence[Pairs], theme: Theme = drawing.LIGHT) -> "Figure":

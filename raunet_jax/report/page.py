@@ -24,7 +24,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: WORKDIR has no config.json, so it is no run folder.
-        ValueError: a metrics.jsonl is damaged.
+        ValueError: a metrics.jsonl is damaged, or scores.json does not hold scores.
     """
     run = RunFolder(pathlib.Path(workdir))
     config = run.load_recipe()

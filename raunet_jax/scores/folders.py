@@ -12,7 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from raunet_jax.imaging.volume import Grid, Volume, VolumeError, is_prediction, read_mask
-from raunet_jax.names import case_name, natural, stem
+from raunet_jax.names import MASK_ENDING, case_name, natural, stem
 from raunet_jax.progress import progress
 from raunet_jax.scores.rules import rule_named
 from raunet_jax.scores.tables import write_scores
@@ -111,7 +111,7 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
     )
     if not paths:
         raise FileNotFoundError(f"{folder} holds no .nii or .nii.gz file, at any depth; give the folder of the masks")
-    marked = [path for path in paths if "segmentation-" in path.name or stem(path).endswith("_seg")]
+    marked = [path for path in paths if "segmentation-" in path.name or stem(path).endswith(MASK_ENDING)]
     masks, problems = {}, []
     for path in marked or paths:
         name = case_name(path)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from raunet_jax.run_folder import TRAIN, VALIDATION, fold_part
 from raunet_jax.tasks import stage_of
 
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches held ahead, so memory stays small
@@ -121,10 +122,10 @@ def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, 
             raise ValueError(
                 f"stage {config.stage} has a single model, fold 0; fold {fold} was asked for (config.folds)"
             )
-        return ("train",), ("validation",)
+        return (TRAIN,), (VALIDATION,)
     if not 0 <= fold < config.data.folds:
         raise ValueError(f"fold {fold} is not one of the {config.data.folds} folds of config.data.folds")
-    names = [f"fold_{number}" for number in range(config.data.folds)]
+    names = [fold_part(number) for number in range(config.data.folds)]
     return tuple(name for name in names if name != names[fold]), (names[fold],)
 
 

@@ -1,4 +1,4 @@
-"""Training of one fold: state, position in the data, checkpointing."""
+"""What an epoch loop needs of one fold: steps, validation, and a checkpoint from which both go on."""
 
 import logging
 import math

@@ -81,8 +81,8 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
                 if training.epoch_ended or stop or clock.checkpoint_due():
                     clock.begin_save()
                     training.save(clock.seconds())
-                if stop:
-                    raise stop.stopped()
+                    if stop:
+                        raise stop.stopped()
                 bar.advance(1, note)
 
 
