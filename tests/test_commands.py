@@ -9,7 +9,7 @@ import pytest
 
 import exact_models
 import tiny_lits
-from configs import brats, demo, liver
+from configs import brats, custom, demo
 from data_prep import patch_dataset
 from raunet_jax import recipe
 from raunet_jax.commands import evaluate, load, out_of_fold, predict, prepare, report, score, train
@@ -100,9 +100,20 @@ def test_predict_succeeds_only_when_every_scan_was_segmented(tmp_path, monkeypat
     assert [path.name for path in output.glob("*_seg.nii.gz")] == [f"{name}_seg.nii.gz" for name in names[:1]]
 
 
+def test_predict_refuses_a_run_of_stage_tumor_alone_before_any_scan_is_read(tmp_path, monkeypatch):
+    """Nothing says where the liver is."""
+    read = []
+    monkeypatch.setattr(predict, "read_scan", lambda *arguments: read.append(arguments))
+    monkeypatch.setattr(predict, "load_cascade", lambda run, config: {"tumor": exact_models.model("tumor")})
+    scan, output = exact_models.write(tmp_path / "scan.nii.gz", exact_models.abdomen()[0]), tmp_path / "masks"
+    with pytest.raises(UsageError, match="stage tumor alone"):
+        predict.run(Request(None, tmp_path, input=[str(scan)], output=str(output)))
+    assert read == [] and not output.exists()
+
+
 @pytest.mark.parametrize(
     "recipe_file, rule, group",
-    [(None, "lits2017", "tumor"), (liver, "lits2017", "liver"), (brats, "brats", "whole_tumor")],
+    [(None, "lits2017", "tumor"), (custom, "custom", "foreground"), (brats, "brats", "whole_tumor")],
 )
 def test_masks_are_scored_by_the_recipes_rule(tmp_path, capsys, recipe_file, rule, group):
     for folder in ("predicted", "reference"):
@@ -215,6 +226,13 @@ def test_stage_3_is_cropped_around_out_of_fold_livers_where_all_folds_are_traine
     prepared = {path.parents[1].name for path in (tmp_path / "prepared").rglob("dataset_info.json")}
     assert (patch_dataset.folder(config.stages.tumor).parent.name in prepared) == (not predicted)
     assert len(prepared) == 3
+
+
+def test_livers_of_no_known_source_are_refused_before_anything_is_prepared(config, tmp_path, trained):
+    config.stage, config.liver_source = "tumor", "guessed"
+    with pytest.raises(UsageError, match="config.liver_source is 'guessed'; choose predicted or reference"):
+        train.run(Request(config, tmp_path / "run"))
+    assert trained == [] and not list(tmp_path.iterdir())
 
 
 def test_predicted_livers_need_a_cascade(config, tmp_path, trained):

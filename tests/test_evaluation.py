@@ -178,10 +178,15 @@ def test_stage_voi_alone_is_given_the_box_around_the_reference_liver(root, tmp_p
 
 
 def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, monkeypatch):
-    expected = {
-        "tumor": (["tumor", "tumor_burden", "detection"], ["liver"]),
-        "voi": (["liver"], ["tumor", "tumor_burden", "detection", "tumor_without_habits"]),
-    }
+    of_tumors = [
+        "tumor",
+        "tumor_corrected",
+        "tumor_burden",
+        "tumor_burden_corrected",
+        "detection",
+        "detection_corrected",
+    ]
+    expected = {"tumor": (of_tumors, ["liver"]), "voi": (["liver"], of_tumors)}
     for stage, (known, unknown) in expected.items():
         workdir = tmp_path / stage
         use_models(monkeypatch, stage)
@@ -191,9 +196,9 @@ def test_scores_of_organs_that_a_run_has_no_stage_for_are_null(root, tmp_path, m
         summary, _ = evaluate(config, workdir)
         on_disk = strict_json(workdir / "scores.json")
         assert on_disk == json.loads(json.dumps(summary))
-        for values in (on_disk, *on_disk["cases"]):
-            for name in unknown:
-                assert values.get(name) is None, name
+        for name in unknown:
+            assert on_disk[name] is None, name
+            assert all(case.get(name) is None for case in on_disk["cases"]), name  # not all of them are a case's
         for name in known:
             assert on_disk[name] is not None, name
         # All that shows scores has to live with that.
@@ -353,6 +358,16 @@ def test_scans_of_an_external_test_that_the_run_trained_on_are_excluded_or_marke
     said = capsys.readouterr().err
     assert all(f"{name} is a scan that this run has trained on" in said for name in seen)
     assert (tmp_path / "out" / "scores.json").is_file() and not (tmp_path / "scores.json").exists()
+
+
+def test_what_is_to_be_done_with_leaks_is_exclude_or_warn_and_nothing_else(root, tmp_path, monkeypatch):
+    evaluated = use_models(monkeypatch, "tumor")
+    external = recipe(other_scans(tmp_path / "external"), tmp_path)
+    external.data.on_leak = "keep"
+    train(recipe(root, tmp_path), tmp_path)
+    with pytest.raises(ValueError, match="config.data.on_leak is 'keep'; choose exclude or warn"):
+        evaluation.evaluate(external, tmp_path, tmp_path / "out")
+    assert evaluated == [] and not (tmp_path / "out").exists()
 
 
 def test_a_case_added_after_training_moves_no_other_and_is_not_scored(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from data_prep import patch_dataset
 from raunet_jax import files, recipe
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.run_folder import RunError
-from raunet_jax.signals import StopRequest
+from raunet_jax.signals import Stopped, StopRequest, catch_signals
 from raunet_jax.training import loop, parallel_folds
 
 
@@ -85,6 +86,39 @@ def test_what_a_process_says_in_no_known_encoding_is_passed_on_as_far_as_it_can_
     with pytest.raises(RunError, match=r"fold 0 \(exit status 3\), fold 1 \(exit status 3\)"):
         parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 1, stop)
     assert capsys.readouterr().err.splitlines() == ["a\ufffdb"] * 2
+
+
+@pytest.mark.parametrize("at_once, started", [(1, ["0"]), (2, ["0", "1"])])
+def test_a_signal_is_passed_on_to_the_folds_that_run_and_no_other_is_started(
+    tmp_path, monkeypatch, capsys, stop, at_once, started
+):
+    lines = "trap 'echo $5 got TERM >&2; kill $!; exit 143' TERM\nsleep 30 2> /dev/null & touch $4/$5\nwait\n"
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", lines))
+    run = tmp_path / "run"  # the processes are given it as their 4th argument, and the fold as their 5th
+    run.mkdir()
+
+    def send():
+        while len(list(run.iterdir())) < at_once:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        stop.signum = signal.SIGTERM
+
+    threading.Thread(target=send, daemon=True).start()
+    begin = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM; the same command resumes") as stopped:
+        parallel_folds.train_folds(tmp_path, run, (0, 1, 2), at_once, stop)
+    assert stopped.value.exit_status == 143 and time.monotonic() - begin < 20
+    assert sorted(capsys.readouterr().err.splitlines()) == [f"{fold} got TERM" for fold in started]
+    assert sorted(path.name for path in run.iterdir()) == started
+
+
+def test_a_fold_whose_parent_is_gone_is_asked_to_save_and_end(monkeypatch):
+    parents = iter((7, 7, 1))
+    monkeypatch.setattr(parallel_folds.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(parallel_folds.threading.Event, "wait", lambda event, seconds: None)
+    with catch_signals() as stop:
+        parallel_folds._end_with(7)
+    assert stop.signum == signal.SIGTERM and next(parents, None) is None
 
 
 @pytest.mark.parametrize("shown, seen", [("", {"shown=."}), ("3,5", {"shown=3.", "shown=5."})])

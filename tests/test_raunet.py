@@ -1,10 +1,13 @@
 """The networks: exact sizes, the blocks' formulas, and what is refused."""
 
+import ast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from configs import brats, common, liver_coarse, liver_voi
 from raunet_jax.networks.blocks import AttentionModule, ResidualBlock, Settings
@@ -124,6 +127,21 @@ def test_a_recipe_that_no_network_can_have_is_refused(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=message):
         make_network(config)
+
+
+def test_weights_of_another_width_are_refused_by_name_and_shapes():
+    narrow, wide = common.get_config(), common.get_config()
+    narrow.patch_size = wide.patch_size = (32, 32, 1)
+    narrow.network.width, wide.network.width = 4, 8
+    image = jax.ShapeDtypeStruct((1, *image_shape(wide)), jnp.float32)
+    variables = jax.eval_shape(make_network(narrow).init, jax.random.key(0), image)
+    with pytest.raises(ValueError, match=r"\w+/kernel has shape \(.*\), and the network needs \(.*\)") as refused:
+        jax.eval_shape(make_network(wide).apply, variables, image)
+    name, shapes = str(refused.value).split(" has shape ")
+    has, needs = (ast.literal_eval(shape) for shape in shapes.split(", and the network needs "))
+    needed = jax.eval_shape(make_network(wide).init, jax.random.key(0), image)["params"]
+    assert flatten_dict(variables["params"], sep="/")[name].shape == has
+    assert flatten_dict(needed, sep="/")[name].shape == needs != has
 
 
 def test_in_bfloat16_the_weights_the_statistics_the_gradients_and_the_logits_stay_float32():

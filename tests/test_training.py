@@ -21,7 +21,7 @@ from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.layers import Conv
 from raunet_jax.run_folder import FoldFolder, RunError
 from raunet_jax.signals import Stopped, StopRequest, catch_signals
-from raunet_jax.training import batches, fold_run
+from raunet_jax.training import batches, fold_run, loop
 from raunet_jax.training.fold_run import FoldRun
 from raunet_jax.training.loop import train_fold
 from raunet_jax.training.metrics import MetricsLog
@@ -209,6 +209,23 @@ def test_a_signal_saves_within_the_epoch_and_the_same_call_goes_on(
     with catch_signals() as stop:
         train_fold(*small, tmp_path, 0, stop)
     assert f"going on from step {step}" in capsys.readouterr().err
+    assert_same_run(tmp_path, unbroken)
+
+
+def test_a_signal_between_the_check_of_a_step_and_its_end_saves_all_the_same(small, unbroken, tmp_path, monkeypatch):
+    stop, taken, take_step = StopRequest(), [], FoldRun.take_step
+
+    def is_due(clock):
+        if taken[-1] == CUT:
+            stop.signum = signal.SIGTERM
+        return False
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(FoldRun, "take_step", lambda run, batch: (take_step(run, batch), taken.append(run.step)))
+        patch.setattr(loop.Clock, "checkpoint_due", is_due)
+        train_fold(*small, tmp_path, 0, stop)
+    assert checkpoint(tmp_path)[0] == taken[-1] >= CUT
+    train_fold(*small, tmp_path, 0, StopRequest())
     assert_same_run(tmp_path, unbroken)
 
 

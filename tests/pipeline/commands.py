@@ -10,9 +10,19 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"  # real scans, no part of the repository
 
 
+def command(arguments):
+    return [sys.executable, str(REPOSITORY / "run.py"), *map(str, arguments)]
+
+
 def run(place, *arguments):
-    command = [sys.executable, str(REPOSITORY / "run.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command(arguments), cwd=place, env=os.environ, capture_output=True, text=True, timeout=900)
+
+
+def start(place, *arguments):
+    """The process, whose standard error is a pipe."""
+    return subprocess.Popen(
+        command(arguments), cwd=place, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def succeed(*arguments):
