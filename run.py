@@ -8,15 +8,20 @@
 Every field of a recipe can be set by its name, --config.epochs=10; configs/common.py lists them all.
 """
 
-import os
-import pathlib
-import sys
+from raunet_jax import startup
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+if __name__ == "__main__" and startup.set_environment():
+    startup.restart()  # before anything else is imported, or it would be imported twice
 
-from raunet_jax import commands, progress, recipe, signals, startup
-from raunet_jax.commands import request
+import os  # noqa: E402
+import pathlib  # noqa: E402
+import sys  # noqa: E402
+
+from absl import app, flags, logging  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from raunet_jax import commands, progress, recipe, signals  # noqa: E402
+from raunet_jax.commands import request  # noqa: E402
 
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
 flags.DEFINE_enum(
@@ -85,6 +90,4 @@ def main(arguments) -> int:
 
 
 if __name__ == "__main__":
-    if startup.set_environment():
-        startup.restart()
     app.run(main, flags_parser=parse)

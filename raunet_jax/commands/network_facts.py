@@ -1,5 +1,6 @@
 """What a recipe's networks are made of and what they cost; nothing is compiled, no accelerator is needed."""
 
+import functools
 import math
 
 import jax
@@ -41,7 +42,8 @@ def _inspect_network(config: ConfigDict) -> dict:
     network, shape = make_network(config), image_shape(config)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     # Flax's init runs the network forward, and what it draws the parameters with takes no convolution or product.
-    forward, variables = jax.make_jaxpr(network.init, return_shape=True)(jax.random.key(0), image)
+    init = functools.partial(network.init, train=True)  # as below, so that half of it need not be traced again
+    forward, variables = jax.make_jaxpr(init, return_shape=True)(jax.random.key(0), image)
     arrays = sorted(flatten_dict(variables["params"], sep="/").items())
     parameters = [
         {"name": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "count": leaf.size} for name, leaf in arrays

@@ -5,7 +5,7 @@ with (`lowering.REWRITES`), so that a checkpoint is the same on every device.
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ EPSILON = 1e-3  # of batch norm: Keras's
 _glorot_uniform = jax.jit(nn.initializers.glorot_uniform(), static_argnums=(1, 2), inline=True)
 
 
+@functools.partial(jax.jit, static_argnames="rewrites", inline=True)  # as below
 def max_pool(
     x: Float[Array, "b *space c"], rewrites: Collection[str] = ("pairwise_max_pool",)
 ) -> Float[Array, "b *half c"]:
@@ -114,17 +115,31 @@ class NormRelu(nn.Module):
         mean, var = running_mean.value, running_var.value
         if train:
             statistics = [_statistics(part, axis_name, rewrites) for part in parts]
-            mean, var = jax.lax.stop_gradient([jnp.concatenate(values) for values in zip(*statistics, strict=True)])
+            mean, var = jax.lax.stop_gradient([_join(values) for values in zip(*statistics, strict=True)])
             if not self.is_initializing():
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
-                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+                running_mean.value = _running_average(running_mean.value, mean, self.momentum)
+                running_var.value = _running_average(running_var.value, var, self.momentum)
         borders = np.cumsum([part.shape[-1] for part in parts])[:-1]
-        pieces = zip(parts, *(jnp.split(value, borders) for value in (mean, var, scale, bias)), strict=True)
+        pieces = zip(parts, *(_split(value, borders) for value in (mean, var, scale, bias)), strict=True)
         return form.unflatten([_norm_relu(*piece, axis_name, rewrites, train, self.dtype) for piece in pieces])
 
 
-# The three functions below are where a network's operations are. A network calls each hundreds of times, and as inlined
-# jits they are traced once a shape, not once a call: the same program, in a third of the time.
+def _join(values: Sequence[Float[Array, " _"]]) -> Float[Array, " c"]:
+    return values[0] if len(values) == 1 else jnp.concatenate(values)
+
+
+def _split(values: ArrayLike, borders: np.ndarray) -> list[ArrayLike]:
+    """Undo `_join`."""
+    return jnp.split(values, borders) if len(borders) else [values]
+
+
+# The functions below are where a network's operations are. A network calls each hundreds of times, and as inlined jits
+# they are traced once a shape, not once a call: the same program, in a third of the time.
+
+
+@functools.partial(jax.jit, static_argnames="momentum", inline=True)
+def _running_average(average: Float[Array, " c"], value: Float[Array, " c"], momentum: float) -> Float[Array, " c"]:
+    return momentum * average + (1 - momentum) * value
 
 
 @functools.partial(jax.jit, static_argnames="rewrites", inline=True)
