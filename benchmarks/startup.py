@@ -89,6 +89,7 @@ def report(args) -> str:
     known = {
         name: version for name, version in machine.versions().items() if name in ("jax", "jaxlib", "flax", "numpy")
     }
+    given = [re.sub(r"=.*/", "=", argument) for argument in sys.argv[1:]]  # where things lie is nobody else's business
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     seconds = [["command", *titles, *(["after / before"] if args.compare else [])]]
     parts = []
@@ -107,7 +108,7 @@ def report(args) -> str:
         ]
         parts.append(f"## Imports of {name}\n\n{table(lines)}")
     return (
-        f"# Start-up\n\nBy `{' '.join(['python -m benchmarks.startup', *sys.argv[1:]])}` on {machine.name('cpu')}, "
+        f"# Start-up\n\nBy `{' '.join(['python -m benchmarks.startup', *given])}` on {machine.name('cpu')}, "
         f"Python {sys.version.split()[0]}, {versions}; {machine.now()}.\n\nCPU seconds (user and system), the least of "
         f"{args.repetitions}; `--mode=inspect --config=configs/liver_voi.py`, and predict of one scan by the models of "
         f"a run, compiled before.\n\n{table(seconds)}\n" + "\n".join(parts)
