@@ -189,3 +189,16 @@ def test_a_task_of_ones_own_that_names_its_labels_holds_no_other(tmp_path, monke
     data.only(case.name, "mask", "unusable", path(case.mask) + r"holds the values 3 .* labels \(0, 1\)", "^map its")
     case = data.write(mask=np.zeros(SHAPE, np.uint8))
     data.only(case.name, "mask", "unusable", path(case.mask) + "no voxel is labeled$", "^label the spleen, or move")
+
+
+def test_every_repair_of_a_case_is_told(tmp_path):
+    """NaN in the first modality, and the last one's affine a voxel off."""
+    heads = Folder("brats", tmp_path)
+    image = scan("brats")
+    image[3, 3, 3, 0] = np.nan
+    written = heads.write(image=image)
+    moved = AFFINE.copy()
+    moved[0, 3] = 7.0
+    nib.Nifti1Image(image[..., 3], moved).to_filename(written.images[3])
+    (found,) = (finding for finding in heads.findings() if finding.check == "image")
+    assert re.search(r"1 NaN or infinite voxels? .*; .*affine .* is taken instead", found.remedy), found.remedy

@@ -16,7 +16,7 @@ from PIL import Image
 from configs import brats, common, custom, liver_coarse, liver_tumor, liver_voi
 from raunet_jax import recipe, tasks
 from raunet_jax.imaging.volume import write_nifti
-from raunet_jax.report import case_table, markup
+from raunet_jax.report import case_table, markup, scores_section
 from raunet_jax.report.display import display_settings
 from raunet_jax.report.page import write_report
 from raunet_jax.report.prediction_page import write_prediction_page
@@ -138,6 +138,14 @@ def test_cascade_page_has_scores_cases_curves_pictures_and_recipe(cascade):
     assert "prefers-color-scheme: dark" in page
     for source in outline.sources:
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
+
+
+def test_the_papers_rows_are_marked_in_every_table_and_those_of_its_own_data_stand_on_the_tiles(cascade):
+    scores = summarize_liver([add_case(cascade, "volume-2")])
+    page = str(scores_section.section(scores))
+    # Tables IV to VI of the paper: LiTS and 3DIRCADb, liver and tumor
+    assert re.findall(r'<tr class="paper"><t[dh][^>]*>(.*?)</t', page) == ["RA-UNet (paper)"] * 4
+    assert "Liver, DC" in page and "Tumor, DG" in page and "Liver, external test, DC" not in page
 
 
 def test_cases_that_the_last_evaluation_did_not_score_are_not_shown(cascade):
@@ -355,7 +363,16 @@ def test_prediction_page_lists_volumes_warnings_and_failures_and_writes_a_pictur
     failed = [{"input": "bad.nii.gz", "reason": "ends early"}]
     (output / "summary.json").write_text(json.dumps({"cases": [case], "failed": failed}))
     page, _ = read_page(write_prediction_page(output, LIVER_AND_TUMOR))
-    for text in ("1,530", "12.2", "0.80", "box at border", "bad.nii.gz", "ends early", "12,250.00", "1.0, −2.0, 3.0"):
+    for text in (
+        ">1,530<",
+        ">12.2<",
+        "0.80",
+        "box at border",
+        "bad.nii.gz",
+        "ends early",
+        "12,250.00",
+        "1.0, −2.0, 3.0",
+    ):
         assert text in page
     with Image.open(output / "scan.png") as picture:
         assert picture.size[0] > 1000
