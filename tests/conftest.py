@@ -16,7 +16,8 @@ FREE_OF_NAN = {
     *("test_blocks", "test_convolution", "test_folding", "test_layers", "test_lowering", "test_raunet"),
     *("test_losses", "test_augmentation", "test_windows"),
 }
-# Not guarded are transfers to the device: most tests hand NumPy arrays to JAX, and their constants are transfers too.
+# Where the training loop runs, nothing goes to a device but by `device_put`. Elsewhere tests hand NumPy arrays to JAX.
+FREE_OF_TRANSFERS = {"test_step", "test_training"}
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # read when JAX is imported, also in processes that a test starts
 startup.set_environment()
@@ -31,4 +32,6 @@ def guards(request):
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
         if jax and module in FREE_OF_NAN:
             stack.enter_context(jax.debug_nans(True))
+        if jax and module in FREE_OF_TRANSFERS:
+            stack.enter_context(jax.transfer_guard("disallow"))
         yield
