@@ -35,15 +35,15 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
         run: its run folder; stages coarse and voi are trained.
         split: stage voi's, from split.json.
     """
-    names = liver_stages(config)
-    stage = config.stages[names[-1]]
-    path = RunFolder(run).stages(config)[names[-1]].boxes
+    through = liver_stages(config)
+    stage = config.stages[through[-1]]
+    path = RunFolder(run).stages(config)[through[-1]].boxes
     wanted = {name: fold for fold in stage.folds for name in split.get(fold_part(fold), ())}
     cases = {case.name: case for case in find_cases(stage) if case.name in wanted}
-    models = {str(fold): load_cascade(run, config, fold, names) for fold in stage.folds}
+    models = {str(fold): load_cascade(run, config, fold, through) for fold in stage.folds}
     made_by = {
         "steps": {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()},
-        "inference": {name: _inference(config.stages[name]) for name in names},
+        "inference": {name: _inference(config.stages[name]) for name in through},
     }
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     same = all(known.get(field) == value for field, value in made_by.items())

@@ -87,9 +87,9 @@ class CaseImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.volume.voxels.shape[:3]
+        return self.volume.shape
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """(z, y, x)."""
-        return tuple(float(step) for step in self.volume.spacing_mm)
+        return self.volume.spacing_mm

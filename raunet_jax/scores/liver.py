@@ -18,7 +18,6 @@ from raunet_jax.scores.surface import surface_scores
 PENALTY = 9001.0
 WORST = {"dice": 0.0, "jaccard": 0.0, "voe": 1.0, "rvd": PENALTY, "assd": PENALTY, "rmsd": PENALTY, "msd": PENALTY}
 MEANS = tuple(name for name in WORST if name != "dice")
-ORGANS = ("liver", "tumor")
 
 
 def score_liver_case(
