@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data_prep import ircadb, layouts, phantom
 from data_prep.layouts import Case, Incomplete
 from raunet_jax import tasks
+from raunet_jax.errors import NotFound, UserError
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Repair, Volume, load_mask, load_scan, log_repairs
 from raunet_jax.names import natural
@@ -21,7 +22,7 @@ log = logging.getLogger("raunet_jax")
 PHANTOM_CASES = 6
 
 
-class DataNotFound(FileNotFoundError):
+class DataNotFound(NotFound):
     """No usable case where the recipe looks; the message says what was looked for, where, and what to do."""
 
 
@@ -76,7 +77,7 @@ def scan_cases(config: ConfigDict) -> tuple[list[Case], list[Incomplete]]:
         return layouts.scan(data.source, pathlib.Path(data.root).expanduser(), modalities)
     kind, root = _phantom_kind(config), phantom_folder(config)
     if kind == "head" and not (modalities and set(modalities) <= set(layouts.MODALITIES)):
-        raise ValueError(
+        raise UserError(
             f"config.data.modalities={modalities} cannot be drawn; choose ('ct',) or some of {layouts.MODALITIES}"
         )
     count = data.cases if data.cases > 0 else PHANTOM_CASES
@@ -174,7 +175,7 @@ def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
     data = config.data
     single_model = tasks.stage_of(config.stage).single_model
     if not single_model and data.folds < 2:
-        raise ValueError(f"config.data.folds={data.folds} leaves nothing to train on; use at least 2")
+        raise UserError(f"config.data.folds={data.folds} leaves nothing to train on; use at least 2")
     by_patient: dict[str, list[Case]] = {}
     for case in sorted(cases, key=lambda case: natural(case.name)):
         by_patient.setdefault(case.patient, []).append(case)
@@ -187,7 +188,7 @@ def split_cases(cases: Sequence[Case], config: ConfigDict) -> Split:
     test, rest = patients[:held_out], patients[held_out:]
     parts = 2 if single_model else data.folds
     if len(rest) < parts or sum(map(len, test)) < data.test_cases:
-        raise ValueError(
+        raise UserError(
             f"{len(patients)} patients are too few for {data.test_cases} test cases (config.data.test_cases) and "
             f"{parts} {'parts' if single_model else 'folds (config.data.folds)'}; lower these, or add cases"
         )

@@ -28,6 +28,7 @@ from data_prep.faults import check_image
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax import files, tasks
+from raunet_jax.errors import UserError
 from raunet_jax.imaging import geometry, intensity, views
 from raunet_jax.progress import progress
 
@@ -37,7 +38,7 @@ TYPICAL_SLICES = 250  # slices a LiTS case gives to stage coarse (32,746 of 131)
 TYPICAL_COMPRESSION = 0.6
 
 
-class PatchSetError(RuntimeError):
+class PatchSetError(UserError):
     """A patch set that cannot be built or is damaged; the message names the folder and the remedy."""
 
 
@@ -97,7 +98,7 @@ def records(config: ConfigDict, job: Job) -> Iterator[dict]:
     volume, mask = read_case(job.case, config)
     unusable = [finding for finding in check_image(job.case, volume, config) if finding.fatal]
     if unusable:
-        raise ValueError(f"{unusable[0].value}; {unusable[0].remedy}")
+        raise UserError(f"{unusable[0].value}; {unusable[0].remedy}")
     kind = intensity.kind_of(config.data.modalities)
     encoded = intensity.encode(volume.voxels, kind, tuple(config.window_hu))
     del volume

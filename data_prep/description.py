@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from raunet_jax.errors import UserError
+
 # As the Decathlon's Task01 calls what BraTS calls otherwise.
 SAME_MODALITY = {"t1w": "t1", "t1gd": "t1ce", "t1c": "t1ce", "t2w": "t2"}
 EXAMPLE = '{"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "structure"}}'
@@ -23,7 +25,7 @@ class Description(NamedTuple):
         """The channel of each of `modalities`. Raises ValueError for one that the data set does not have."""
         missing = [modality for modality in modalities if modality not in self.modalities]
         if missing or not modalities:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: holds the modalities {self.modalities}, and config.data.modalities={tuple(modalities)} "
                 f"asks for {', '.join(missing) or 'none'}; choose among those it holds"
             )
@@ -45,12 +47,12 @@ def read_description(path: pathlib.Path) -> Description:
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         structures = dict(pair for item in content["labels"].items() for pair in _values_and_names(*item))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be used ({type(error).__name__}: {error}); it should hold at least {EXAMPLE}"
         ) from error
     modalities = tuple(SAME_MODALITY.get(name.lower(), name.lower()) for name in names)
     if not modalities or len(set(modalities)) < len(modalities) or any(not 0 <= value <= 255 for value in structures):
-        raise ValueError(f"{path}: channels {modalities} must differ and labels {sorted(structures)} lie in 0 to 255")
+        raise UserError(f"{path}: channels {modalities} must differ and labels {sorted(structures)} lie in 0 to 255")
     return Description(path, modalities, structures)
 
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from data_prep import cases as case_reading
 from data_prep.layouts import Case
 from data_prep.workers import workers
+from raunet_jax.errors import UserError
 from raunet_jax.files import write_json
 from raunet_jax.imaging.intensity import encode, kind_of
 from raunet_jax.imaging.volume import VolumeError
@@ -128,7 +129,7 @@ def _hash_all(cases: Sequence[Case], config: ConfigDict, small: bool) -> Iterato
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise UserError(
                 "a process reading scans was killed, most likely for lack of memory; what was read is kept: run the "
                 "command again with fewer of them, such as --config.data.workers=1"
             ) from error

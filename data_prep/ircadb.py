@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raunet_jax.imaging.dicom import Slice, looks_like_dicom, read_pixels, series_slices, unreadable
+from raunet_jax.imaging.dicom import series_slices
+from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, read_pixels, unreadable
 from raunet_jax.imaging.grid import GRID_TOLERANCE_MM, Volume, VolumeError
 
 IMAGE, MASKS, WHOLE = "PATIENT_DICOM", "MASKS_DICOM", "patient"

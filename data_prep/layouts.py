@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from data_prep import ircadb
 from data_prep.description import Description, read_description
+from raunet_jax.errors import UserError
 from raunet_jax.names import NIFTI, natural
 from raunet_jax.tasks import TASKS
 
@@ -87,7 +88,7 @@ def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
             used.
     """
     if source not in SCANS:
-        raise ValueError(f"config.data.source={source!r} is not known; choose {', '.join(SOURCES)}")
+        raise UserError(f"config.data.source={source!r} is not known; choose {', '.join(SOURCES)}")
     cases, incomplete = SCANS[source](files_below(root), tuple(modalities))
     return sorted(cases, key=lambda case: natural(case.name)), sorted(incomplete, key=lambda one: natural(one.name))
 
@@ -163,7 +164,7 @@ def _scan_lits(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Fo
 
 def _scan_brats(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:
     if not modalities or not set(modalities) <= set(MODALITIES):
-        raise ValueError(
+        raise UserError(
             f"config.data.modalities={modalities} are not in source brats, which holds {MODALITIES}; choose some of "
             "these, or another config.data.source"
         )
@@ -264,7 +265,7 @@ def _described_case(
 
 def _only_ct(source: str, modalities: tuple[str, ...]) -> None:
     if modalities != ("ct",):
-        raise ValueError(
+        raise UserError(
             f"config.data.source={source!r} holds CT, and this recipe reads config.data.modalities={modalities}; "
             "choose brats, decathlon or custom"
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep.phantom_abdomen import draw_abdomen
 from data_prep.phantom_head import MODALITIES, draw_head
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.volume import write_nifti
 from raunet_jax.progress import progress
 
@@ -44,10 +45,10 @@ def write_phantoms(
     """
     writers = {"abdomen": _write_abdomen, "head": _write_head}
     if kind not in writers:
-        raise ValueError(f"phantoms of kind {kind!r} cannot be drawn; choose {' or '.join(writers)}")
+        raise UserError(f"phantoms of kind {kind!r} cannot be drawn; choose {' or '.join(writers)}")
     size_xyz = tuple(int(size) for size in size_xyz)
     if len(size_xyz) != 3 or any(size < least for size, least in zip(size_xyz, SMALLEST, strict=True)):
-        raise ValueError(
+        raise UserError(
             f"a phantom of {size_xyz} voxels cannot be drawn; config.data.phantom_size takes (x, y, z) of at least "
             f"{SMALLEST}"
         )

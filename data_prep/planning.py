@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from data_prep import layouts
 from data_prep.cases import find_cases, read_case
 from data_prep.description import read_description
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.grid import Grid, VolumeError
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.progress import progress
@@ -80,14 +81,14 @@ def _read_descriptions(config: ConfigDict) -> None:
     if not found:
         return  # find_cases says what is missing
     if len({description.modalities for description in found}) > 1:
-        raise ValueError(
+        raise UserError(
             f"{found[0].path} and {found[1].path} name other channels; point config.data.root at one of them"
         )
     if not config.data.modalities:
         config.data.modalities = found[0].modalities
     missing = sorted(set(config.data.foreground) - set(found[0].labels))
     if missing:
-        raise ValueError(
+        raise UserError(
             f"config.data.foreground={tuple(config.data.foreground)}: {found[0].path} has no label {missing}, it has "
             f"{found[0].structures}"
         )
@@ -122,7 +123,7 @@ def _window(cases: Sequence[layouts.Case], config: ConfigDict) -> tuple[float, f
             bar.advance(1, case.name)
     inside = np.concatenate(values) if values else np.zeros(0)
     if not inside.size:
-        raise ValueError(f"no voxel is labeled in {len(looked_at)} cases; set config.window_hu, and see --mode=verify")
+        raise UserError(f"no voxel is labeled in {len(looked_at)} cases; set config.window_hu, and see --mode=verify")
     low, high = np.percentile(inside, WINDOW_PERCENTILES)
     low, high = 10 * np.floor(low / 10), 10 * np.ceil(high / 10)
     return float(low), float(max(high, low + 10))

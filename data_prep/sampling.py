@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from raunet_jax import tasks
+from raunet_jax.errors import UserError
 
 PHANTOM_PATCHES_PER_CASE = Fraction(1)  # of the 3D stages: a full-width step takes half a minute on two cores
 
@@ -56,7 +57,7 @@ def mean_patches(stage: str, source: str, patches_per_case: float) -> Fraction |
         ValueError: a negative number, or an unknown stage.
     """
     if patches_per_case < 0:
-        raise ValueError(f"config.data.patches_per_case is {patches_per_case}; give 0 (the paper's count) or more")
+        raise UserError(f"config.data.patches_per_case is {patches_per_case}; give 0 (the paper's count) or more")
     if patches_per_case > 0:
         return Fraction(patches_per_case).limit_denominator(1_000_000)
     paper = tasks.stage_of(stage).patches_per_case
@@ -99,7 +100,7 @@ def patch_origins(
     if (view.room < 0).any():
         raise ValueError(f"a view of {labels.shape} voxels is smaller than a patch of {tuple(patch_shape)}; pad it")
     if view.stage.sampler == "slices" and patch_shape[0] != 1:
-        raise ValueError(f"stage {stage} is shown single slices; config.patch_size has {patch_shape[0]}, not 1")
+        raise UserError(f"stage {stage} is shown single slices; config.patch_size has {patch_shape[0]}, not 1")
     origins = SAMPLERS[view.stage.sampler](view, count, foreground_fraction, rng)
     return origins.astype(np.int32)
 
@@ -131,7 +132,7 @@ def sample_centered(view: PaddedView, count: int, foreground_fraction: float, rn
     none at all (section III-G takes only the volumes that have a tumor).
     """
     if not 0 <= foreground_fraction <= 1:
-        raise ValueError(f"config.data.foreground_fraction is {foreground_fraction}; a share lies between 0 and 1")
+        raise UserError(f"config.data.foreground_fraction is {foreground_fraction}; a share lies between 0 and 1")
     foreground, healthy = view.foreground, view.healthy
     if view.stage.region == "liver box" and not foreground.any():
         return np.zeros((0, 3), np.int64)

@@ -6,6 +6,9 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from raunet_jax.errors import FileError, NotFound
 
 
 @contextlib.contextmanager
@@ -32,6 +35,25 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value) -> None:
     """Write strict JSON: a NaN or infinity is a bug of the caller and raises ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike, remedy: str, kind: type = dict) -> Any:
+    """What the JSON file holds, a value of `kind`.
+
+    Raises:
+        NotFound, FileError: it is missing, or holds anything else; with `remedy`, what to do then.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", remedy) from error
+    except (ValueError, RecursionError) as error:  # not JSON, or no text at all
+        raise FileError(path, f"is not JSON ({error})", remedy) from error
+    if not isinstance(value, kind):
+        raise FileError(path, f"holds {type(value).__name__} where {kind.__name__} is expected", remedy)
+    return value
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from configs import common
+from raunet_jax.errors import NotFound
 from raunet_jax.tasks import stage_names, stage_of
 
 # Fields, or groups of them, with another value of which a run may go on: its name, how long and how fast it is trained,
@@ -77,9 +78,7 @@ def _renamed(saved: dict) -> dict:
 def load(path: pathlib.Path) -> ConfigDict:
     """The recipe saved as `path`, a run folder's config.json; FileNotFoundError says what to do when there is none."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: this is not a run folder. Train one first, or name another --workdir"
-        )
+        raise NotFound(f"{path} is missing: this is not a run folder. Train one first, or name another --workdir")
     return from_json(path.read_text(encoding="utf-8"))
 
 

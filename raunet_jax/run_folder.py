@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe
+from raunet_jax.errors import NotFound, UserError
 from raunet_jax.files import write_json
 
 SPLIT = "split.json"  # also in a patch set
@@ -30,7 +31,7 @@ def fold_part(number: int) -> str:
     return f"fold_{number}"
 
 
-class RunError(RuntimeError):
+class RunError(UserError):
     """A run cannot begin or go on; the message says why and what to do."""
 
 
@@ -116,9 +117,7 @@ class RunFolder:
     def read_split(self) -> Parts:
         """What `train` wrote beside a stage's models. Raises FileNotFoundError with the remedy."""
         if not self.split.is_file():
-            raise FileNotFoundError(
-                f"{self.split} is missing: it says which cases the models saw; run --mode=train again first"
-            )
+            raise NotFound(f"{self.split} is missing: it says which cases the models saw; run --mode=train again first")
         return json.loads(self.split.read_text(encoding="utf-8"))
 
     def keep_split(self, split: Parts) -> None:

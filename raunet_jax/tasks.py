@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 
+from raunet_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
@@ -97,7 +99,7 @@ def task_of(stage: str) -> Task:
     for task in TASKS.values():
         if stage in task.stages:
             return task
-    raise ValueError(f"config.stage is {stage!r}; choose {', '.join(stage_names())}")
+    raise UserError(f"config.stage is {stage!r}; choose {', '.join(stage_names())}")
 
 
 def stage_of(name: str) -> Stage:

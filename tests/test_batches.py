@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 import tiny_lits
 from data_prep import patch_dataset
+from raunet_jax.errors import UserError
 from raunet_jax.training import batches
 
 
@@ -136,5 +137,5 @@ def test_a_damaged_shard_names_the_folder_and_the_remedy(built, tmp_path):
         content = bytearray(shard.read_bytes())
         content[200:4000] = bytes(3800)
         shard.write_bytes(content)
-    with pytest.raises(RuntimeError, match=f"{copy} is damaged .* delete it"):
+    with pytest.raises(UserError, match=f"{copy} is damaged .* delete it"):
         take(batches.train_batches(config, copy, 0), 10)

@@ -8,7 +8,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from raunet_jax.imaging.dicom import read_pixels, series_slices
+from raunet_jax.imaging.dicom import series_slices
+from raunet_jax.imaging.dicom_files import read_pixels
 from raunet_jax.imaging.volume import VolumeError, is_dicom_folder, read_dicom_series, read_mask, write_mask
 
 ROWS, COLUMNS, SLICES = 5, 7, 6

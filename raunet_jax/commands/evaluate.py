@@ -17,6 +17,7 @@ from raunet_jax.commands import report
 from raunet_jax.commands.held_out import HeldOut, contents_of, held_out
 from raunet_jax.commands.request import Request
 from raunet_jax.commands.score_tables import print_tables
+from raunet_jax.errors import UserError
 from raunet_jax.files import write_json
 from raunet_jax.imaging.volume import Volume
 from raunet_jax.inference import attribution, lesion_table
@@ -68,7 +69,7 @@ def evaluate(
     last = recipe.last_stage(config)
     held = held_out(config, workdir)
     if held.external and output == workdir:
-        raise ValueError(
+        raise UserError(
             f"{last.data.root} is not the data set that {workdir} was trained on; name a folder for its scores with "
             "--output"
         )
@@ -84,7 +85,7 @@ def evaluate(
             lesions |= evaluation.lesions
             failed += evaluation.failed
     if not cases:
-        raise ValueError("not one case could be scored:\n" + "\n".join(failed))
+        raise UserError("not one case could be scored:\n" + "\n".join(failed))
     if tasks.stage_of(last.stage).lesions:
         lesion_table.write_csv(folder / "lesions.csv", lesions)
     summary = _summary(cases, last.stage, models.keys()) | {

@@ -11,6 +11,7 @@ from data_prep.cases import find_cases
 from data_prep.fingerprints import fingerprints
 from data_prep.layouts import Case
 from raunet_jax import recipe, tasks
+from raunet_jax.errors import UserError
 from raunet_jax.names import natural
 from raunet_jax.run_folder import TEST, VALIDATION, Parts, RunFolder, fold_part
 
@@ -82,14 +83,14 @@ def _external(
     """`held_out` for a data set that is not the run's own."""
     on_leak = config.data.on_leak
     if on_leak not in ("exclude", "warn"):
-        raise ValueError(f"config.data.on_leak is {on_leak!r}; choose exclude or warn")
+        raise UserError(f"config.data.on_leak is {on_leak!r}; choose exclude or warn")
     seen = contents_of(part for split in splits.values() for name, part in split.items() if name != TEST)
     leaks = {name for name, content in contents.items() if content in seen}
     for name in sorted(leaks, key=natural):
         log.warning(f"{name} is a scan that this run has trained on; config.data.on_leak={on_leak}")
     kept = tuple(case for name, case in cases.items() if on_leak == "warn" or name not in leaks)
     if not kept:
-        raise ValueError("the run has trained on every case of this data set; choose another config.data.root")
+        raise UserError("the run has trained on every case of this data set; choose another config.data.root")
     return HeldOut([Group(None, kept)], contents, leaks, [], external=True)
 
 
@@ -115,7 +116,7 @@ def _check_unseen(fold: int | None, names: Sequence[str], splits: Mapping[str, P
         unseen = split[TEST] if fold is None else split[TEST] | split.get(fold_part(fold), {})
         seen = sorted(set(names) - set(unseen), key=natural)
         if seen:
-            raise ValueError(
+            raise UserError(
                 f"stage {stage} was trained on {', '.join(seen)}, which the last stage holds out: all stages must "
                 "share config.seed, data.folds and data.test_cases; train one of them anew"
             )
@@ -126,6 +127,6 @@ def _check_reading(config: ConfigDict, trained: ConfigDict) -> None:
     for field in ("modalities", "foreground"):
         ours, theirs = tuple(config.data[field]), tuple(trained.data[field])
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"config.data.{field} is {ours}, and stage {config.stage} was trained with {theirs}; use that"
             )

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax.commands import inspection_tables
 from raunet_jax.commands.request import Request
+from raunet_jax.errors import UserError
 
 
 def run(request: Request) -> int:
@@ -25,11 +26,9 @@ def main(
     Returns the exit status: 1 where a checkpoint cannot be read or holds a value that is not finite, otherwise 0.
     """
     if workdir is None and other is not None:
-        raise ValueError("--compare is given but no run to compare with it; name one with --workdir")
+        raise UserError("--compare is given but no run to compare with it; name one with --workdir")
     if workdir is None and config is None:
-        raise ValueError(
-            "nothing to inspect; name a recipe, such as --config=configs/liver.py, or a run with --workdir"
-        )
+        raise UserError("nothing to inspect; name a recipe, such as --config=configs/liver.py, or a run with --workdir")
     if workdir is None:
         from raunet_jax.commands.network_facts import inspect_recipe  # each needs libraries that the other does not
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.commands.request import Request, UsageError
+from raunet_jax.errors import UserError
 from raunet_jax.files import write_csv, write_json
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Volume, is_prediction, read_scan
@@ -97,7 +98,7 @@ class _Prediction:
         begin = time.monotonic()
         mask = result_file(self._output, scan.name)
         if mask.exists() and not is_prediction(mask):
-            raise ValueError(f"{mask} is there already and no prediction of ours; choose another --output")
+            raise UserError(f"{mask} is there already and no prediction of ours; choose another --output")
         data = self._config.data
         volume = read_scan(scan.images, kind_of(data.modalities), scan.channels, data.repair)
         return _Read(dataclasses.replace(volume, name=scan.name), time.monotonic() - begin)

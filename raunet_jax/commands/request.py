@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe, tasks
+from raunet_jax.errors import UserError
 from raunet_jax.run_folder import RunFolder
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """The command line lacks something that the mode needs."""
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.errors import UserError
 from raunet_jax.run_folder import FoldFolder, RunFolder
 
 
@@ -111,7 +112,7 @@ def _read_json(where: str | pathlib.Path, text: str) -> Any:
     try:
         return json.loads(text, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error}); delete it, then inspect again") from None
+        raise UserError(f"{where} is not JSON ({error}); delete it, then inspect again") from None
 
 
 def _arrays(tree: Any) -> dict[str, np.ndarray]:

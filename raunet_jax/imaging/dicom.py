@@ -1,46 +1,23 @@
 """A CT series of single-slice DICOM files as a volume."""
 
-import contextlib
-import dataclasses
 import pathlib
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pydicom
-from pydicom.uid import ImplicitVRLittleEndian
 
+from raunet_jax.imaging.dicom_files import (
+    Slice,
+    describe_slice,
+    looks_like_dicom,
+    quiet,
+    read_elements,
+    read_pixels,
+    unreadable,
+)
 from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError, check_affine
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts toward left and back, NIfTI toward right and front
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Values that bend the standard a little are in every archive: one warning a slice helps nobody."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
-        yield
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """Where a single-slice file puts its pixels."""
-
-    path: pathlib.Path
-    series: str
-    description: str
-    modality: str
-    shape: tuple[int, int]  # rows, columns
-    position: np.ndarray  # (3,) mm, LPS: center of the first pixel
-    orientation: np.ndarray  # (2, 3): unit vectors along a row and along a column, LPS
-    spacing: np.ndarray  # (2,) mm: between rows, between columns
-    thickness: float | None  # mm
-
-    @property
-    def normal(self) -> np.ndarray:
-        return np.cross(*self.orientation)
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -51,7 +28,7 @@ def is_dicom_folder(folder: Path) -> bool:
     )
 
 
-@_quiet()
+@quiet()
 def read_dicom_series(folder: Path) -> Volume:
     """Read the CT slices that lie directly in `folder`, whatever their names, as one volume of int16 HU.
 
@@ -72,7 +49,7 @@ def read_dicom_series(folder: Path) -> Volume:
     return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, folder.resolve().name)
 
 
-@_quiet()
+@quiet()
 def series_slices(folder: Path) -> list[Slice]:
     """The slices of the one CT series in `folder`, in the order of the third axis of its grid; no pixel is read.
 
@@ -86,40 +63,6 @@ def series_slices(folder: Path) -> list[Slice]:
     return sorted(slices, key=lambda one: float(one.position @ normal))
 
 
-@_quiet()
-def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
-    """One file's elements, and its pixels (rows, columns) as stored.
-
-    Raises:
-        VolumeError: they cannot be decoded.
-    """
-    data = _read(path)
-    if getattr(data, "file_meta", None) is None or "TransferSyntaxUID" not in data.file_meta:
-        data.ensure_file_meta()
-        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the standard's default
-    try:
-        return data, data.pixel_array
-    except Exception as error:  # each decoder raises its own kind
-        raise VolumeError(
-            path,
-            f"its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: {error})",
-            "copy the file again if it is cut short, else decompress it (gdcmconv --raw)",
-        ) from error
-
-
-def looks_like_dicom(path: pathlib.Path) -> bool:
-    """Whether the file begins as DICOM does, whatever its name."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    # files of old archives lack the preamble and begin with the first element of group 8, little endian
-    return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
-
-
-def unreadable(path: pathlib.Path) -> VolumeError:
-    """What to raise for a file that should be DICOM, by its name, and does not begin as DICOM does."""
-    return VolumeError(path, f"not a readable DICOM file ({path.stat().st_size} bytes)", "copy it again")
-
-
 def _find_slices(folder: pathlib.Path) -> list[Slice]:
     if not folder.is_dir():
         raise VolumeError(folder, "not a folder", "give the folder that holds the files of one DICOM series")
@@ -129,11 +72,11 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise unreadable(path)
             continue
-        data = _read(path, stop_before_pixels=True)
+        data = read_elements(path, stop_before_pixels=True)
         if "Rows" not in data or "LOCALIZER" in (data.get("ImageType") or ()):
             continue
         if data.get("ImagePositionPatient") and data.get("ImageOrientationPatient") and data.get("PixelSpacing"):
-            slices.append(_describe(data, path))
+            slices.append(describe_slice(data, path))
         else:
             unplaced.append((path, str(data.get("SeriesInstanceUID", "")), int(data.get("NumberOfFrames") or 1)))
     if not slices:
@@ -146,32 +89,6 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
         if series == slices[0].series:
             raise VolumeError(path, "a slice of the series without ImagePositionPatient", "export the series again")
     return slices
-
-
-def _read(path: pathlib.Path, **options) -> pydicom.Dataset:
-    try:
-        return pydicom.dcmread(path, force=True, **options)
-    except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
-        raise VolumeError(path, f"damaged DICOM file ({error})", "copy it again") from error
-
-
-def _describe(data: pydicom.Dataset, path: pathlib.Path) -> Slice:
-    try:
-        thickness = data.get("SpacingBetweenSlices") or data.get("SliceThickness")
-        return Slice(
-            path=path,
-            series=str(data.get("SeriesInstanceUID", "")),
-            description=str(data.get("SeriesDescription", "")),
-            modality=str(data.get("Modality") or "CT"),
-            shape=(int(data.Rows), int(data.Columns)),
-            position=np.array(data.ImagePositionPatient, float).reshape(3),
-            orientation=np.array(data.ImageOrientationPatient, float).reshape(2, 3),
-            spacing=np.array(data.PixelSpacing, float).reshape(2),
-            thickness=abs(float(thickness)) if thickness else None,
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        problem = f"its position or size cannot be read ({error})"
-        raise VolumeError(path, problem, "export the series again") from error
 
 
 def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:

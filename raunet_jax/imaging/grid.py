@@ -6,36 +6,21 @@ going there and back only permutes and flips axes.
 """
 
 import dataclasses
-import os
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from raunet_jax.errors import FileError, Path
+
 GRID_TOLERANCE_MM = 0.5  # by how much the corners of two grids may lie apart before they count as different
 RAS = axcodes2ornt(("R", "A", "S"))
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # the low bits of NIfTI's xyzt_units: m, micron; all else means mm
 
 
-Path = str | os.PathLike
-
-
-class VolumeError(ValueError):
-    """A file cannot be used as a scan or mask.
-
-    Attributes:
-        path: the file or folder.
-        problem: what is wrong with it, and the value that shows it; may be of several lines.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, path: Path, problem: str, remedy: str):
-        super().__init__(path, problem, remedy)  # all of them, as pickle makes the error anew from its arguments
-        self.path, self.problem, self.remedy = path, problem, remedy
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem}; {self.remedy}."
+class VolumeError(FileError):
+    """A file cannot be used as a scan or mask."""
 
 
 class Repair(NamedTuple):
@@ -102,6 +87,7 @@ class Volume:
     grid: Grid  # of the file, for the way back
     name: str
     repairs: tuple[Repair, ...] = ()  # what was read otherwise than it is stored
+    warnings: tuple[str, ...] = ()  # what is doubtful about its place, size or intensities
 
     @property
     def shape(self) -> tuple[int, int, int]:

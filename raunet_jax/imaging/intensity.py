@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import UserError
+
 QUANTIZED_HIGH = 32767  # MR intensities have no unit and are stored as 0..32767
 
 
@@ -35,12 +37,12 @@ def encode(voxels: np.ndarray, kind: str, window_hu: tuple[float, float] = (-100
     if kind == "ct":
         below, above = window_hu
         if not below < above:
-            raise ValueError(f"window_hu is ({below}, {above}) HU; its first value must be the smaller one")
+            raise UserError(f"window_hu is ({below}, {above}) HU; its first value must be the smaller one")
         extremes = voxels.min(axis=(0, 1, 2)), voxels.max(axis=(0, 1, 2))
         low, high = (np.clip(value.astype(np.float32), below, above).astype(np.float32) for value in extremes)
         return Encoded(voxels.astype(np.int16, copy=False), low, high)
     if kind != "mr":
-        raise ValueError(f'kind is "{kind}"; it can be "ct" or "mr"')
+        raise UserError(f'kind is "{kind}"; it can be "ct" or "mr"')
     stored = np.empty(voxels.shape, np.int16)
     for channel in range(voxels.shape[-1]):
         stored[..., channel] = np.rint(min_max(voxels[..., channel]) * QUANTIZED_HIGH)

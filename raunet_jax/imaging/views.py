@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from raunet_jax import tasks
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import Box, View, expand, whole
 
 
@@ -27,5 +28,5 @@ def view_for(stage: str, shape: tuple[int, int, int], liver_box: Box | None, con
     if row.region == "volume":
         return View(whole(shape), size)
     if liver_box is None:
-        raise ValueError(f"stage {stage} looks inside the liver's box, and there is no liver voxel to draw one around")
+        raise UserError(f"stage {stage} looks inside the liver's box, and there is no liver voxel to draw one around")
     return View(expand(liver_box, config.box_margin, shape), size)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raunet_jax import tasks
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.components import largest_and_sizes
 from raunet_jax.imaging.geometry import Box, View, bounding_box, expand, pad_to, resize_in_plane, whole
 from raunet_jax.imaging.intensity import Encoded, encode, kind_of
@@ -79,7 +80,7 @@ def segment(
     """
     stages = [name for name in tasks.stage_names() if name in models]
     if reference_liver is None and needs_reference_liver(models):
-        raise ValueError(f"{volume.name}: stage {stages[0]} alone looks inside a liver that nobody has segmented")
+        raise UserError(f"{volume.name}: stage {stages[0]} alone looks inside a liver that nobody has segmented")
     kind = kind_of(models[stages[0]].config.data.modalities)
     found = Segmentation(np.zeros(volume.shape, np.uint8), {}, liver=reference_liver)
     for number, stage in enumerate(stages, start=1):

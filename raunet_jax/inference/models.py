@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe, tasks
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.errors import NotFound, UserError
 from raunet_jax.inference.windows import check_window
 from raunet_jax.networks.folding import fold as fold_batch_norm
 from raunet_jax.run_folder import RunFolder
@@ -17,7 +18,7 @@ INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change aft
 VOTES = ("mean", "majority")
 
 
-class ModelMissing(FileNotFoundError):
+class ModelMissing(NotFound):
     """A run folder lacks a trained model; the message names it and the command that trains it."""
 
 
@@ -99,4 +100,4 @@ def check_inference(config: ConfigDict) -> None:
     """Raise ValueError for a stage's recipe by which windows cannot be merged, or folds not be joined."""
     check_window(config.window, patch_shape(config))
     if config.vote not in VOTES:
-        raise ValueError(f"config.vote is {config.vote!r}; choose {' or '.join(VOTES)}")
+        raise UserError(f"config.vote is {config.vote!r}; choose {' or '.join(VOTES)}")

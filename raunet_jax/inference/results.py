@@ -56,7 +56,7 @@ def write_case(
         "images": [str(path.absolute()) for path in result.images],
         "channels": list(result.channels),
         "box": box and {"start": box.start, "stop": box.stop},
-        "warnings": result.found.warnings,
+        "warnings": [*result.volume.warnings, *result.found.warnings],
         "lesions": lesion_table.lesions_of(result.found, result.stage, result.volume.affine, result.reference),
     }
 

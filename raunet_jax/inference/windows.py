@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.intensity import normalize
 from raunet_jax.networks.raunet import RAUNet
 
@@ -40,7 +41,7 @@ def _starts(shape: Sequence[int], patch: Sequence[int], step: Sequence[int]) -> 
         if size < length:
             raise ValueError(f"a volume of {tuple(shape)} is smaller than the window {tuple(patch)}; pad it first")
         if not 0 < stride <= length:
-            raise ValueError(
+            raise UserError(
                 f"window step {stride} must be from 1 to the window's {length} voxels, or voxels are missed"
             )
         axes.append([*range(0, size - length, stride), size - length])
@@ -76,7 +77,7 @@ def _profiles(weights: str, patch: Sequence[int]) -> list[np.ndarray]:
     if weights == "uniform":
         return [np.ones(length, np.float32) for length in patch]
     if weights != "gaussian":
-        raise ValueError(f"config.window.weights is {weights!r}; choose uniform or gaussian")
+        raise UserError(f"config.window.weights is {weights!r}; choose uniform or gaussian")
     places = [np.arange(length) - (length - 1) / 2 for length in patch]
     return [np.exp(-0.5 * (8 * place / len(place)) ** 2).astype(np.float32) for place in places]
 
@@ -86,7 +87,7 @@ def _flips(mirror: Sequence[str], patch: Sequence[int]) -> list[tuple[int, ...]]
     there = [axis for axis in AXES if axis != "z" or patch[0] > 1]
     for axis in mirror:
         if axis not in there:
-            raise ValueError(
+            raise UserError(
                 f"config.window.mirror has {axis!r}; windows of (z, y, x) {tuple(patch)} have axes {', '.join(there)}"
             )
     axes = sorted({AXES[axis] for axis in mirror})

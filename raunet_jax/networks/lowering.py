@@ -6,6 +6,8 @@ gradient, where the plain form sends all of it to the first.
 
 import jax
 
+from raunet_jax.errors import UserError
+
 REWRITES = {
     "dots": "a convolution of window 1 as a matrix product",
     "tree_sum": "a sum over all voxels in two levels, blocks of 32 first",
@@ -42,10 +44,10 @@ def rewrites(lowering: str) -> frozenset[str]:
     names = frozenset(lowering.split(",")) - {"plain", ""}
     for name in sorted(names):
         if name not in REWRITES:
-            raise ValueError(
+            raise UserError(
                 f"network.lowering names {name!r}; choose auto, plain, or with commas between some of "
                 f"{', '.join(REWRITES)}"
             )
         if NEEDS.get(name, name) not in names:
-            raise ValueError(f"network.lowering names {name} without {NEEDS[name]}, which it builds on; name both")
+            raise UserError(f"network.lowering names {name} without {NEEDS[name]}, which it builds on; name both")
     return names

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from raunet_jax.errors import UserError
 from raunet_jax.networks.blocks import REMATERIALIZATIONS, Settings
 from raunet_jax.networks.convolution import upsample_and_concatenate
 from raunet_jax.networks.layers import max_pool
@@ -79,7 +80,7 @@ def check_size(space: Sequence[int]) -> None:
         if size <= 0 or size % SIZE_MULTIPLE:
             below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
             nearest = f"{below}" if size <= 0 or size < below else f"{below} or {below + SIZE_MULTIPLE}"
-            raise ValueError(
+            raise UserError(
                 f"size {size} of {tuple(space)} is not a multiple of {SIZE_MULTIPLE}, which the network's five "
                 f"poolings need; the nearest valid size is {nearest}"
             )
@@ -105,15 +106,15 @@ def make_network(config: ConfigDict, axis_name: str | None = None, folded: bool 
     }
     for name, value in widths.items():
         if value <= 0 or value % 4:
-            raise ValueError(f"{name} is {value}; a residual block's bottleneck needs a positive multiple of 4")
+            raise UserError(f"{name} is {value}; a residual block's bottleneck needs a positive multiple of 4")
     precisions = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.precision not in precisions:
-        raise ValueError(f"precision is {config.precision!r}; choose one of {', '.join(precisions)}")
+        raise UserError(f"precision is {config.precision!r}; choose one of {', '.join(precisions)}")
     if not 0 <= config.network.momentum < 1:
-        raise ValueError(f"network.momentum is {config.network.momentum}; it must be at least 0 and below 1")
+        raise UserError(f"network.momentum is {config.network.momentum}; it must be at least 0 and below 1")
     rewrites(config.network.lowering)
     if config.network.remat not in REMATERIALIZATIONS:
-        raise ValueError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALIZATIONS)}")
+        raise UserError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALIZATIONS)}")
     settings = Settings(
         precisions[config.precision],
         config.network.momentum,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import UserError
 from raunet_jax.names import natural
 from raunet_jax.report.markup import number
 from raunet_jax.report.structures import scored_structures, shown_name
@@ -59,13 +60,13 @@ def compare(ours: dict, theirs: dict, run: str = "A", other: str = "B") -> Compa
         ValueError: they are scored by different rules, or no case is in both.
     """
     if ours["rule"] != theirs["rule"]:
-        raise ValueError(
+        raise UserError(
             f"{run} is scored by the rule {ours['rule']} and {other} by {theirs['rule']}; compare runs of one task"
         )
     here, there = ({case["case"]: case for case in scores["cases"]} for scores in (ours, theirs))
     both = sorted(here.keys() & there.keys(), key=natural)
     if not both:
-        raise ValueError(
+        raise UserError(
             f"{run} scores {len(here)} cases and {other} {len(there)}, and none is in both; compare runs that were "
             "evaluated on the same cases"
         )
@@ -78,7 +79,7 @@ def compare(ours: dict, theirs: dict, run: str = "A", other: str = "B") -> Compa
         if (found := _pairs(structure, score, common, here, there)).cases
     )
     if not pairs:
-        raise ValueError(
+        raise UserError(
             f"{run} and {other} share {len(both)} cases but not one score of the same reference mask; compare runs "
             "that were evaluated on the same data for the same structure"
         )

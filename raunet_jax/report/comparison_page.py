@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import NotFound
 from raunet_jax.files import write_csv, write_text
 from raunet_jax.report import curves, drawing, markup
 from raunet_jax.report.comparison import (
@@ -69,7 +70,7 @@ def write_comparison(run: str | os.PathLike, other: str | os.PathLike) -> Writte
 def _read_scores(run: RunFolder) -> dict:
     path = run.scores
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: score that run first, with --mode=evaluate --workdir={run.path}")
+        raise NotFound(f"{path} is missing: score that run first, with --mode=evaluate --workdir={run.path}")
     return read_scores(path)
 
 

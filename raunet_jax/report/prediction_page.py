@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+from raunet_jax.errors import NotFound
 from raunet_jax.files import replacing, write_text
 from raunet_jax.imaging.volume import is_dicom_folder
 from raunet_jax.progress import progress
@@ -33,7 +34,7 @@ def write_prediction_page(output: str | os.PathLike, settings: DisplaySettings) 
     output = pathlib.Path(output)
     path = output / "summary.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: predict writes it, so run --mode=predict with this --output first")
+        raise NotFound(f"{path} is missing: predict writes it, so run --mode=predict with this --output first")
     summary = json.loads(path.read_text(encoding="utf-8"))
     cases, failed = summary["cases"], summary.get("failed", [])
     anchors = {case["case"]: f"case-{index}" for index, case in enumerate(cases)}
@@ -94,7 +95,7 @@ def _images(case: dict) -> list[str]:
     images = [images] if isinstance(images, str) else list(images)
     folder = pathlib.Path(images[0])
     if len(images) == 1 and folder.is_dir() and not is_dicom_folder(folder):
-        raise FileNotFoundError(f'{folder} is a folder of several files; summary.json names none of them in "images"')
+        raise NotFound(f'{folder} is a folder of several files; summary.json names none of them in "images"')
     return images
 
 

@@ -6,6 +6,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe
+from raunet_jax.errors import UserError
 from raunet_jax.report import curves, markup
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.run_folder import RunFolder
@@ -69,7 +70,7 @@ def _read_metrics(path: pathlib.Path) -> list[dict]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if index + 1 < len(lines):
-                raise ValueError(
+                raise UserError(
                     f"{path}: line {index + 1} is not JSON; delete it, then make the report again"
                 ) from None
     return rows

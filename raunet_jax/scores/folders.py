@@ -11,6 +11,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from raunet_jax.errors import NotFound, UserError
 from raunet_jax.imaging.volume import Grid, Volume, VolumeError, is_prediction, read_mask
 from raunet_jax.names import MASK_ENDING, case_name, natural, stem
 from raunet_jax.progress import progress
@@ -79,7 +80,7 @@ def score_folders(
                 empty[reference_folder] &= not theirs.any()
             bar.advance(note=name)
     if not cases:
-        raise ValueError("not one case could be scored:\n" + "\n".join(problems))
+        raise UserError("not one case could be scored:\n" + "\n".join(problems))
     for folder, nothing in empty.items():
         if foreground and nothing:
             log.warning(
@@ -103,14 +104,14 @@ def as_stored(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, tuple[float, fl
 def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str]]:
     folder = pathlib.Path(folder).absolute()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; give the folder that holds the masks (.nii or .nii.gz)")
+        raise NotFound(f"{folder} is not a folder; give the folder that holds the masks (.nii or .nii.gz)")
     paths = sorted(
         path
         for path in folder.rglob("*")
         if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".") and path.is_file()
     )
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no .nii or .nii.gz file, at any depth; give the folder of the masks")
+        raise NotFound(f"{folder} holds no .nii or .nii.gz file, at any depth; give the folder of the masks")
     marked = [path for path in paths if "segmentation-" in path.name or stem(path).endswith(MASK_ENDING)]
     masks, problems = {}, []
     for path in marked or paths:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import UserError
 from raunet_jax.scores.brats import WHOLE_TUMOR, score_brain_case, summarize_brain
 from raunet_jax.scores.custom import FOREGROUND, score_custom_case, summarize_custom
 from raunet_jax.scores.liver import score_liver_case, summarize_liver
@@ -189,7 +190,7 @@ RULES: dict[str, Rule] = {
 def rule_named(name: str) -> Rule:
     """The row of that name. Raises ValueError when there is none."""
     if name not in RULES:
-        raise ValueError(f'rule is "{name}"; it can be {" or ".join(RULES)}')
+        raise UserError(f'rule is "{name}"; it can be {" or ".join(RULES)}')
     return RULES[name]
 
 

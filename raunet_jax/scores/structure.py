@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.overlap import count, overlap_scores
 from raunet_jax.scores.surface import surface_scores
@@ -20,7 +21,7 @@ def structure_scores(
         ValueError: the shapes differ.
     """
     if prediction.shape != reference.shape or prediction.ndim != 3:
-        raise ValueError(
+        raise UserError(
             f"prediction has shape {prediction.shape} and reference {reference.shape}; both must be the same (z, y, x)"
         )
     masks = prediction > 0, reference > 0

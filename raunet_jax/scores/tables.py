@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from raunet_jax.errors import NotFound, UserError
 from raunet_jax.files import write_csv, write_json
 from raunet_jax.scores.published import Row
 from raunet_jax.scores.rules import RULES, Table, tables_of
@@ -113,7 +114,7 @@ def write_scores(path: str | os.PathLike, scores: dict) -> None:
     """
     path = pathlib.Path(path)
     if path.suffix == ".csv":
-        raise ValueError(f"{path}: scores are written as JSON with a .csv beside it; give a name that ends in .json")
+        raise UserError(f"{path}: scores are written as JSON with a .csv beside it; give a name that ends in .json")
     scores["intervals"] = score_intervals(scores)
     _add_old_names(scores)
     write_json(path, scores)
@@ -132,13 +133,13 @@ def read_scores(path: str | os.PathLike) -> dict:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; --mode=evaluate or --mode=score writes it")
+        raise NotFound(f"{path} is missing; --mode=evaluate or --mode=score writes it")
     try:
         scores = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_new_names)
     except ValueError:
         scores = None
     if not isinstance(scores, dict) or "cases" not in scores or scores.get("rule") not in RULES:
-        raise ValueError(f"{path} does not hold scores; make it again with --mode=evaluate or --mode=score")
+        raise UserError(f"{path} does not hold scores; make it again with --mode=evaluate or --mode=score")
     return scores
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
 
+from raunet_jax.errors import UserError
+
 AXES = {"x": -2, "y": -3, "z": -4}  # of a patch ([z,] y, x, channel)
 PLANE = (AXES["y"], AXES["x"])
 
@@ -42,16 +44,16 @@ def from_recipe(config: ConfigDict) -> Augmentation:
     axes = ("x", "y", "z") if z > 1 else ("x", "y")
     for axis in settings.flip:
         if axis not in axes:
-            raise ValueError(f"augment.flip has {axis!r}; patches of patch_size {x, y, z} have axes {', '.join(axes)}")
+            raise UserError(f"augment.flip has {axis!r}; patches of patch_size {x, y, z} have axes {', '.join(axes)}")
     if settings.quarter_turns and x != y:
-        raise ValueError(
+        raise UserError(
             f"augment.quarter_turns needs patches that are square in plane, but patch_size is {x, y, z}; "
             "make x and y equal, or set augment.quarter_turns to False"
         )
     for name, highest in (("rotation", 180), ("scale", 0.5), ("intensity", 1)):
         value = getattr(settings, name)
         if not 0 <= value <= highest:
-            raise ValueError(f"augment.{name} is {value}; it must lie between 0 and {highest}")
+            raise UserError(f"augment.{name} is {value}; it must lie between 0 and {highest}")
     return settings if settings == OFF else settings._replace(seed=config.seed)
 
 

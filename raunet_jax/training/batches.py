@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from raunet_jax.errors import UserError
 from raunet_jax.run_folder import TRAIN, VALIDATION, fold_part
 from raunet_jax.tasks import stage_of
 
@@ -42,7 +43,7 @@ def train_batches(config: ConfigDict, folder: Path, fold: int) -> Iterator[dict[
     splits, _ = _splits(config, fold)
     part = _Part(config, folder, splits)
     if not part.size:
-        raise ValueError(
+        raise UserError(
             f"{folder} has no record to train fold {fold} on (splits {', '.join(splits)}); use more cases "
             "(config.data.cases), more patches (config.data.patches_per_case), or another seed"
         )
@@ -95,7 +96,7 @@ class _Part:
         self._source = _source(folder, splits)
         self._process, processes = jax.process_index(), jax.process_count()
         if config.batch_size < 1 or config.batch_size % processes:
-            raise ValueError(f"batch_size {config.batch_size} does not divide over {processes} processes")
+            raise UserError(f"batch_size {config.batch_size} does not divide over {processes} processes")
         self.size = len(self._source)
         self.batch_size = config.batch_size
         self._local = config.batch_size // processes
@@ -108,7 +109,7 @@ class _Part:
             # One by one: given a list, the source starts a pool of threads for it alone, which took 1.4 times as long.
             records = [self._source[number] for number in self.of(numbers)]
         except RuntimeError as error:
-            raise RuntimeError(
+            raise UserError(
                 f"{self._folder} is damaged ({error}); delete it and it is built again from the scans"
             ) from error
         batch = {name: np.stack([record[name] for record in records]) for name in ARRAYS}
@@ -119,12 +120,12 @@ def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, 
     """Names of the splits that `fold` is trained and validated on."""
     if stage_of(config.stage).single_model:
         if fold != 0:
-            raise ValueError(
+            raise UserError(
                 f"stage {config.stage} has a single model, fold 0; fold {fold} was asked for (config.folds)"
             )
         return (TRAIN,), (VALIDATION,)
     if not 0 <= fold < config.data.folds:
-        raise ValueError(f"fold {fold} is not one of the {config.data.folds} folds of config.data.folds")
+        raise UserError(f"fold {fold} is not one of the {config.data.folds} folds of config.data.folds")
     names = [fold_part(number) for number in range(config.data.folds)]
     return tuple(name for name in names if name != names[fold]), (names[fold],)
 
