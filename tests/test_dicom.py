@@ -142,7 +142,7 @@ def test_missing_slices_are_named_by_their_neighbors(folder, missing, count):
         write_slice(folder / f"slice{index}", index)
     before, after = missing[0] - 1, missing[0] + count
     words = (
-        rf"patient: slices are missing .* usual spacing 2.50 mm, but {2.5 * (count + 1):.2f} mm between "
+        rf"patient: slices are missing: .* usual spacing 2.50 mm, but {2.5 * (count + 1):.2f} mm between "
         rf"slice{before} \(at .* mm\) and slice{after} .*, {count} missing"
     )
     with pytest.raises(VolumeError, match=words):
@@ -275,9 +275,7 @@ def test_folders_without_a_series_are_refused(folder, tmp_path):
     with pytest.raises(VolumeError, match="holds no slice of a CT or MR scan"):
         read_dicom_series(folder)
     write_slice(folder / "enhanced", 0, ImagePositionPatient=None, NumberOfFrames=5)
-    with pytest.raises(
-        VolumeError, match="enhanced: is a multi-frame file .5 frames. that gives none of them a position"
-    ):
+    with pytest.raises(VolumeError, match=r"enhanced: is a multi-frame file \(5 frames\) that gives none"):
         read_dicom_series(folder)
     (folder / "bad.dcm").write_bytes(b"x" * 10)
     with pytest.raises(VolumeError, match=r"bad.dcm: not a readable DICOM file \(10 bytes\)"):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pydicom
@@ -85,7 +85,7 @@ class _Elements:
             value = self.get(name)
         except VolumeError:
             return ""  # no text decides where a voxel lies
-        if isinstance(value, pydicom.multival.MultiValue):
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return "\\".join(map(str, value))
         return "" if value is None else str(value).strip()
 
@@ -126,8 +126,8 @@ def slices_of(data: pydicom.Dataset, path: pathlib.Path) -> list[Slice]:
     """As `dicom_files.read_slices`."""
     top = _Elements(path, data)
     kind = _class_of(data)
-    if len(data) == 0:
-        raise top.error("holds no DICOM element", "copy it again")
+    if "Rows" not in data and not _is_known(kind) and not top.text("Modality"):
+        raise top.error("damaged DICOM file (nothing in it says what it is)", "copy it again")
     if kind in _NO_SLICES or (kind not in _MODALITY_OF and "Rows" not in data):
         return []
     if "LOCALIZER" in top.text("ImageType").split("\\"):
@@ -144,10 +144,14 @@ def slices_of(data: pydicom.Dataset, path: pathlib.Path) -> list[Slice]:
 
 
 def _class_of(data: pydicom.Dataset) -> str:
-    meta = getattr(data, "file_meta", None)
-    return _Elements(pathlib.Path(), data).text("SOPClassUID") or (
-        "" if meta is None else _Elements(pathlib.Path(), meta).text("MediaStorageSOPClassUID")
-    )
+    meta = getattr(data, "file_meta", None) or pydicom.Dataset()
+    stated = _Elements(pathlib.Path(), data).text("SOPClassUID")
+    kinds = [stated, _Elements(pathlib.Path(), meta).text("MediaStorageSOPClassUID")]
+    return next((kind for kind in kinds if _is_known(kind)), stated)
+
+
+def _is_known(kind: str) -> bool:
+    return kind in uid.UID_dictionary
 
 
 def _describe(elements: _Elements, kind: str, frame: int | None = None, part: str = "") -> Slice:
