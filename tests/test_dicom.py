@@ -292,20 +292,21 @@ def test_a_dicom_folder_is_known_by_its_files(folder, tmp_path):
     assert is_dicom_folder(folder) and not is_dicom_folder(folder / "anything")
 
 
-def test_slices_compressed_as_jpeg_are_decoded(tmp_path):
-    for folder in ("plain", "jpeg"):
+@pytest.mark.parametrize("syntax", "JPEGLosslessProcess14_1 JPEGLSLossless JPEG2000Lossless RLELossless".split())
+def test_compressed_slices_are_decoded(tmp_path, syntax):
+    for folder in ("plain", "compressed"):
         (tmp_path / folder).mkdir()
     write_series(tmp_path / "plain")
     for path in (tmp_path / "plain").iterdir():
         reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
         reader.SetFileName(str(path))
         assert reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
         change.SetInput(reader.GetImage())
         assert change.Change()
-        writer.SetFileName(str(tmp_path / "jpeg" / path.name))
+        writer.SetFileName(str(tmp_path / "compressed" / path.name))
         writer.SetFile(reader.GetFile())
         writer.SetImage(change.GetOutput())
         assert writer.Write()
-    jpeg = read_dicom_series(tmp_path / "jpeg")
-    np.testing.assert_array_equal(jpeg.voxels, read_dicom_series(tmp_path / "plain").voxels)
+    compressed = read_dicom_series(tmp_path / "compressed")
+    np.testing.assert_array_equal(compressed.voxels, read_dicom_series(tmp_path / "plain").voxels)

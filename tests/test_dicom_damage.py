@@ -86,9 +86,11 @@ def outcome(source: pathlib.Path, damaged: pathlib.Path, good, seed: int) -> str
         assert all(len(warning) < 600 for warning in volume.warnings)
         return "warned"
     assert volume.voxels.dtype == np.int16 and volume.shape == good.shape, (seed, volume.shape)
+    if damaged.stem == "many":  # what all frames share has no second witness
+        return "same"
     np.testing.assert_allclose(volume.affine, good.affine, atol=0.76, err_msg=str(seed))
     others = np.ones(5, bool)
-    others[[0, 4] if damaged.name == "im0.dcm" else [int(damaged.stem[2:])] if damaged.stem != "many" else range(5)] = 0
+    others[int(damaged.stem[2:])] = False
     np.testing.assert_array_equal(volume.voxels[others], good.voxels[others], err_msg=str(seed))
     return "same"
 

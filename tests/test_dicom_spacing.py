@@ -4,9 +4,12 @@ import contextlib
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
-from dicom_writer import file_order, write_enhanced, write_series
+import ircadb_writer
+from data_prep import ircadb
+from dicom_writer import edit, file_order, write_enhanced, write_series
 from raunet_jax.imaging.volume import VolumeError, read_dicom_series
 from raunet_jax.inference import results
 from raunet_jax.inference.cascade import Segmentation
@@ -83,6 +86,22 @@ def test_a_mask_goes_back_to_the_slices_that_were_scanned(tmp_path):
     back = volume.grid.from_scanned_slices(truth)
     assert back.shape == volume.shape
     assert 2 * np.count_nonzero(back & (mask > 0)) / (back.sum() + mask.sum()) > 0.95
+
+
+def test_masks_drawn_on_uneven_slices_become_labels_of_the_even_grid(tmp_path):
+    hu, liver, tumors = ircadb_writer.draw()
+    patient = ircadb_writer.write_patient(tmp_path / "3Dircadb1.1", hu, {"liver": liver, "livertumor": tumors[0]})
+    places = np.cumsum([40, *[2.0] * 6, *[3.1] * 5])
+    for path in patient.rglob("image_*"):
+        position = pydicom.dcmread(path).ImagePositionPatient
+        edit(path, ImagePositionPatient=[*position[:2], places[int(path.stem[6:])]])
+    image, masks = patient / "PATIENT_DICOM", patient / "MASKS_DICOM"
+    volume = read_dicom_series(image)
+    labels = ircadb.read_labels(masks, image, volume)
+    even = 40 + np.arange(volume.shape[0]) * volume.spacing_mm[0]
+    nearest = np.abs(even[:, None] - places).argmin(axis=1)
+    drawn = np.where(tumors[0], 2, liver)
+    np.testing.assert_array_equal(labels, drawn[nearest])
 
 
 def test_an_even_series_has_no_second_mask(tmp_path):

@@ -14,6 +14,7 @@ _AGAIN = "export the whole series again, or resample it to NIfTI"
 _ZONE = 3  # equal wide steps in a row that are a zone of wider spacing, not slices lost one by one
 _WIDEST = 2.5  # usual steps across which may be interpolated where no zone of wider spacing begins
 _SHOWN = 3  # gaps that are named
+_OBLONG = 2  # the longer side of a pixel over the shorter
 _FEW = 4  # slices of which no order says anything
 
 
@@ -43,6 +44,8 @@ def stack_slices(slices: list[Slice], folder: pathlib.Path) -> Stack:
             raise VolumeError(first.path, problem, "export it again")
         return Stack(_affine(first, first.normal * first.thickness, folder), 1)
     doubts = _check_acquisitions(slices, folder)
+    if first.spacing.max() > _OBLONG * first.spacing.min():
+        doubts += (f"PixelSpacing {first.spacing.tolist()} makes oblong pixels, which hardly any scanner does",)
     places = np.array([one.position @ first.normal for one in slices])
     even = _is_even(slices, places, folder)
     whole = last.position - first.position
