@@ -1,6 +1,8 @@
 """Elements of single slices that are missing, damaged or unusual, each named; what stored values mean."""
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -109,7 +111,9 @@ def test_a_slice_that_cannot_be_of_a_ct_is_named(hu, tmp_path, elements, words):
 def test_modality_is_told_by_the_class_where_it_is_missing(hu, tmp_path):
     write_series(tmp_path, hu, PLACES, of_slice(None, Modality=None))
     np.testing.assert_array_equal(file_order(read_dicom_series(tmp_path)), hu)
-    edit(tmp_path / "im0.dcm", SOPClassUID="1.2.3.4")
+    data = pydicom.dcmread(tmp_path / "im0.dcm")
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.3.4"
+    data.save_as(tmp_path / "im0.dcm")
     refused(tmp_path, "im0.dcm: has no Modality, and its SOPClassUID is of no CT")
 
 
@@ -266,3 +270,17 @@ def test_a_file_that_may_not_be_opened_is_named(tmp_path):
         looks_like_dicom(tmp_path / "gone.dcm")
     with pytest.raises(VolumeError, match=r"gone.dcm: cannot be read \(No such file or directory\)"):
         read_slices(tmp_path / "gone.dcm")
+
+
+def test_values_that_bend_the_standard_are_not_logged(hu, tmp_path):
+    """In a process of its own: how absl shows other packages' logs is set up by run.py."""
+    write_series(tmp_path, hu, PLACES)
+    for index in range(SLICES):
+        put(tmp_path / f"im{index}.dcm", "StudyInstanceUID", b"1.2.x\0")
+    code = (
+        "import logging; logging.basicConfig(level=logging.DEBUG);"
+        "from raunet_jax.imaging.volume import read_dicom_series;"
+        f"print(read_dicom_series({str(tmp_path)!r}).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (str((SLICES, ROWS, COLUMNS)), "")

@@ -14,6 +14,8 @@ from raunet_jax.imaging.grid import VolumeError
 
 __all__ = ["Slice", "looks_like_dicom", "quiet", "read_elements", "read_pixels", "read_slices", "unreadable"]
 
+pydicom.config.logger.propagate = False  # it logs each of its warnings too, to our users' screens
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:

@@ -93,14 +93,15 @@ class _Elements:
         value = self.get(name)
         if value is None:
             raise self.error(f"has no {name}")
+        shown = brief(self.text(name), 60)
         try:
             numbers = np.array(value, float).reshape(-1)
         except (ValueError, TypeError) as error:
-            raise self.error(f"{name} cannot be read: {brief(value, 60)}") from error
+            raise self.error(f"{name} cannot be read: {shown}") from error
         if numbers.size != count:
-            raise self.error(f"{name} holds {numbers.size} numbers where {count} are expected: {brief(value, 60)}")
+            raise self.error(f"{name} holds {numbers.size} numbers where {count} are expected: {shown}")
         if not np.isfinite(numbers).all():
-            raise self.error(f"{name} is {brief(value, 60)}")
+            raise self.error(f"{name} is {shown}")
         return numbers
 
     def number(self, name: str) -> float | None:
