@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from pydicom.uid import UID
 
 from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, quiet, read_elements, read_slices, unreadable
 from raunet_jax.imaging.dicom_geometry import stack_slices
@@ -92,7 +93,7 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
             folder, "holds no slice of a CT or MR scan", "give the folder that holds the files of one series"
         )
     for error, of_series in faulty:
-        if not slices or of_series in (slices[0].series, ""):
+        if not slices or of_series == slices[0].series or not UID(of_series).is_valid:
             raise error
     return slices
 
