@@ -76,11 +76,11 @@ def read_labels(masks: pathlib.Path, image: pathlib.Path, like: Volume) -> np.nd
         there = ", ".join(folder.name for folder in subfolders) or "no folder at all"
         raise VolumeError(masks, f"has no folder liver, but {there}", f"extract the patient's {MASKS}.zip again")
     slices = series_slices(image)
-    labels = np.zeros(like.grid.shape_xyz, np.uint8, order="F")
+    labels = np.zeros((*like.grid.shape_xyz[:2], len(slices)), np.uint8, order="F")
     for label, folders in ((1, livers), (2, tumors)):
         for folder in folders:
             labels[_read_mask(folder, slices)] = label
-    return like.grid.to_canonical(labels)
+    return like.grid.from_scanned_slices(labels)
 
 
 def _number_of(path: pathlib.Path) -> int | None:

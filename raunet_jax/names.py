@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
 MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
+SCANNED_MASK_ENDING = "_seg_slices"  # of the mask on the slices that were scanned, where they are unevenly spaced
 REFERENCE_ENDING = "_reference"
 UNCERTAINTY_ENDING = "_uncertainty"
 _CASE_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_")

@@ -74,5 +74,6 @@ def _write_series(folder, voxels, numbers, feet_first, change_position) -> None:
         bits = 8 * pixels.dtype.itemsize
         data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
         data.PixelRepresentation = int(pixels.dtype.kind == "i")
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
         data.PixelData = pixels.tobytes()
         data.save_as(folder / f"image_{number}", enforce_file_format=True)

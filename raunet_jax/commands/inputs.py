@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from data_prep import layouts
 from raunet_jax import tasks
 from raunet_jax.imaging.volume import is_dicom_folder, is_prediction
-from raunet_jax.names import MASK_ENDING, NIFTI, REFERENCE_ENDING, UNCERTAINTY_ENDING, stem
+from raunet_jax.names import MASK_ENDING, NIFTI, REFERENCE_ENDING, SCANNED_MASK_ENDING, UNCERTAINTY_ENDING, stem
 
 log = logging.getLogger("raunet_jax")
 NAMED = 5  # files that are passed over, before the rest of them is but counted
@@ -106,7 +106,8 @@ def _results(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
         scan = name.removesuffix(MASK_ENDING)
         if scan != name and (there & {scan, f"{scan}_0000"} or is_prediction(path)):
             masks.add(name)
-    endings = (*(f"_{name}" for name in tasks.map_names()), REFERENCE_ENDING, UNCERTAINTY_ENDING)  # beside a mask
+    maps = (f"_{name}" for name in tasks.map_names())
+    endings = (*maps, SCANNED_MASK_ENDING, REFERENCE_ENDING, UNCERTAINTY_ENDING)  # beside a mask
     results = masks | {f"{mask.removesuffix(MASK_ENDING)}{ending}" for mask in masks for ending in endings}
     results |= {name.replace("volume-", "segmentation-", 1) for name in there if name.startswith("volume-")}
     return {path for path, name in names.items() if name in results}

@@ -1,23 +1,17 @@
-"""A CT series of single-slice DICOM files as a volume."""
+"""A DICOM series as a volume: CT or MR, in single slices or as multi-frame files."""
 
 import pathlib
 
 import numpy as np
-import pydicom
+from pydicom.uid import UID
 
-from raunet_jax.imaging.dicom_files import (
-    Slice,
-    describe_slice,
-    looks_like_dicom,
-    quiet,
-    read_elements,
-    read_pixels,
-    unreadable,
-)
-from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError, check_affine
+from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, quiet, read_elements, read_slices, unreadable
+from raunet_jax.imaging.dicom_geometry import stack_slices
+from raunet_jax.imaging.dicom_pixels import read_values, resample_slices
+from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts toward left and back, NIfTI toward right and front
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_MODALITY = {"ct": "CT", "mr": "MR"}
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -29,69 +23,89 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 @quiet()
-def read_dicom_series(folder: Path) -> Volume:
-    """Read the CT slices that lie directly in `folder`, whatever their names, as one volume of int16 HU.
+def read_dicom_series(folder: Path, series: str = "", kind: str = "ct") -> Volume:
+    """Read the slices of one series as one volume.
 
-    Slices are ordered by their position along the slice normal. Files that are no image slice (reports, structure
-    sets, localizers, other files) are passed over. The grid's axes are (column, row, slice); a tilted gantry shears it.
+    Slices are ordered by their position along the slice normal, whatever their files are called. The grid's axes are
+    (column, row, slice); a tilted gantry shears it. Unevenly spaced slices are resampled linearly to an even grid, see
+    `stack_slices`; `Grid.on_scanned_slices` gives a mask of them on the slices that were scanned.
+
+    Args:
+        folder: that holds the files; or one multi-frame file.
+        series: which of the series there, by its key; without it there must be one.
+        kind: "ct" gives int16 HU, "mr" float32.
+
+    Returns:
+        The volume; its `warnings` say what is doubtful about spacing, acquisitions and rescaling.
 
     Raises:
-        VolumeError: slices are missing, doubled, unevenly spaced or of several series, are no CT, or cannot be decoded.
+        VolumeError: slices are missing or doubled, of several series or acquisitions, of another modality, hold an
+            element that cannot be, or cannot be decoded.
     """
     folder = pathlib.Path(folder)
-    slices = series_slices(folder)
-    affine = _affine(slices, folder)
-    rows, columns = slices[0].shape
-    values = np.empty((columns, rows, len(slices)), np.int16, order="F")
-    for index, one in enumerate(slices):
-        values[:, :, index] = _hounsfield(one).T
-    grid = Grid(values.shape, affine, None)
-    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, folder.resolve().name)
+    slices = series_slices(folder, series, kind)
+    _check_one_volume(slices, folder)
+    stack = stack_slices(slices, folder)
+    values, doubts = read_values(slices, kind, folder)
+    if stack.scanned:
+        values = resample_slices(values, stack.scanned, stack.count)
+    grid = Grid(values.shape, stack.affine, None, stack.scanned)
+    warnings = tuple(f"{folder.resolve().name}: {doubt}" for doubt in stack.warnings + doubts)
+    name = folder.resolve().name if folder.is_dir() else folder.stem
+    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, name, warnings=warnings)
 
 
 @quiet()
-def series_slices(folder: Path) -> list[Slice]:
-    """The slices of the one CT series in `folder`, in the order of the third axis of its grid; no pixel is read.
+def series_slices(folder: Path, series: str = "", kind: str = "ct") -> list[Slice]:
+    """The slices of the one series in `folder`, in the order of the third axis of its grid; no pixel is read.
 
     Raises:
-        VolumeError: there is none, they are of several series or several sizes, or are no CT.
+        VolumeError: there is none, they are of several series or several sizes, or are no CT (MR).
     """
     folder = pathlib.Path(folder)
     slices = _find_slices(folder)
-    _check_series(slices, folder)
+    _check_series(slices, folder, kind)
     normal = slices[0].normal
     return sorted(slices, key=lambda one: float(one.position @ normal))
 
 
 def _find_slices(folder: pathlib.Path) -> list[Slice]:
+    if folder.is_file():
+        slices = read_slices(folder)
+        if not slices or slices[0].frame is None:
+            raise VolumeError(folder, "is one slice of a series, or none", "give the folder that holds all its slices")
+        return slices
     if not folder.is_dir():
         raise VolumeError(folder, "not a folder", "give the folder that holds the files of one DICOM series")
-    slices, unplaced = [], []
+    slices, faulty = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise unreadable(path)
             continue
         data = read_elements(path, stop_before_pixels=True)
-        if "Rows" not in data or "LOCALIZER" in (data.get("ImageType") or ()):
-            continue
-        if data.get("ImagePositionPatient") and data.get("ImageOrientationPatient") and data.get("PixelSpacing"):
-            slices.append(describe_slice(data, path))
-        else:
-            unplaced.append((path, str(data.get("SeriesInstanceUID", "")), int(data.get("NumberOfFrames") or 1)))
-    if not slices:
-        frames = [path.name for path, _, count in unplaced if count > 1]
-        hint = " (images without a position)" if unplaced else ""
-        if frames:
-            hint = f" ({frames[0]} is a multi-frame file: convert it to NIfTI with dcm2niix)"
-        raise VolumeError(folder, f"holds no CT slice{hint}", "give the folder that holds the files of one series")
-    for path, series, _ in unplaced:
-        if series == slices[0].series:
-            raise VolumeError(path, "a slice of the series without ImagePositionPatient", "export the series again")
+        try:
+            slices += read_slices(data)
+        except VolumeError as error:
+            faulty.append((error, _series_of(data)))
+    if not slices and not faulty:
+        raise VolumeError(
+            folder, "holds no slice of a CT or MR scan", "give the folder that holds the files of one series"
+        )
+    for error, of_series in faulty:
+        if not slices or of_series == slices[0].series or not UID(of_series).is_valid:
+            raise error
     return slices
 
 
-def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
+def _series_of(data) -> str:
+    try:
+        return str(data.get("SeriesInstanceUID") or "")
+    except Exception:  # damaged like the rest of the file
+        return ""
+
+
+def _check_series(slices: list[Slice], folder: pathlib.Path, kind: str) -> None:
     by_series: dict[str, list[Slice]] = {}
     for one in slices:
         by_series.setdefault(one.series, []).append(one)
@@ -99,22 +113,17 @@ def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
         listed = "; ".join(
             f"{uid or 'no SeriesInstanceUID'} ({group[0].description or 'no description'}, {group[0].modality}, "
             f"{len(group)} slices, such as {group[0].path.name})"
-            for uid, group in by_series.items()
+            for uid, group in list(by_series.items())[:3]
         )
-        problem = f"holds {len(by_series)} series: {listed}"
+        problem = f"holds {len(by_series)} series: {listed}" + ("; …" if len(by_series) > 3 else "")
         raise VolumeError(folder, problem, "put each series into a folder of its own")
-    first = slices[0]
+    first, wanted = slices[0], _MODALITY[kind]
     for one in slices:
-        if one.modality != "CT":
-            problem = f"its modality is {one.modality}, not CT, so its intensities are not HU"
-            raise VolumeError(one.path, problem, "give the folder of a CT series")
-        if not np.allclose(one.orientation @ one.orientation.T, np.eye(2), atol=1e-3) or one.spacing.min() <= 0:
-            raise VolumeError(
-                one.path,
-                f"ImageOrientationPatient {one.orientation.ravel().tolist()} or PixelSpacing {one.spacing.tolist()} "
-                "describes no pixel grid",
-                "export the series again",
+        if one.modality != wanted:
+            problem = f"its modality is {one.modality:.20}, not {wanted}" + (
+                ", so its intensities are not HU" if kind == "ct" else ""
             )
+            raise VolumeError(one.path, problem, f"give the folder of a {wanted} series")
         for what, same in (
             ("size", one.shape == first.shape),
             ("orientation", np.allclose(one.orientation, first.orientation, atol=1e-3)),
@@ -128,85 +137,10 @@ def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
                 )
 
 
-def _affine(slices: list[Slice], folder: pathlib.Path) -> np.ndarray:
-    """(4, 4): (column, row, slice, 1) -> mm, RAS+, from DICOM PS3.3 C.7.6.2.1.1; checks the slices' positions."""
-    first, last = slices[0], slices[-1]
-    if len(slices) == 1:
-        if first.thickness is None:
-            raise VolumeError(first.path, "a single slice without SliceThickness has no extent", "export it again")
-        step = first.normal * first.thickness
-    else:
-        _check_spacing(slices, folder)
-        step = (last.position - first.position) / (len(slices) - 1)
-        for index, one in enumerate(slices):
-            off = np.linalg.norm(first.position + index * step - one.position)
-            if off > 0.5 + 0.1 * np.linalg.norm(step):
-                raise VolumeError(
-                    one.path,
-                    f"its position {one.position.tolist()} lies {off:.2f} mm off the line of the others: the table or "
-                    "field of view moved",
-                    "reconstruct the series again or resample it to NIfTI",
-                )
-    between_rows, between_columns = first.spacing
-    affine = np.eye(4)
-    affine[:3, 0] = _LPS_TO_RAS @ first.orientation[0] * between_columns
-    affine[:3, 1] = _LPS_TO_RAS @ first.orientation[1] * between_rows
-    affine[:3, 2] = _LPS_TO_RAS @ step
-    affine[:3, 3] = _LPS_TO_RAS @ first.position
-    check_affine(affine, folder)
-    return affine
-
-
-def _check_spacing(slices: list[Slice], folder: pathlib.Path) -> None:
-    places = np.array([one.position @ slices[0].normal for one in slices])
-    steps = np.diff(places)
-    for index in np.flatnonzero(steps < 1e-3)[:1]:
-        raise VolumeError(
-            folder,
-            f"{slices[index].path.name} and {slices[index + 1].path.name} lie at the same position "
-            f"{places[index]:.2f} mm along the slice normal: a copy or a second phase is mixed in",
-            "remove it",
-        )
-    # where slices are missing every step is a multiple of the true one, which need not be the commonest
-    usual = float(steps.min())
-    if (np.abs(steps - np.rint(steps / usual) * usual) > _tolerance_mm(usual)).any():
-        usual = float(np.median(steps))
-    tolerance = _tolerance_mm(usual)
-    gaps = []
-    for index in np.flatnonzero(np.abs(steps - usual) > tolerance):
-        missing = round(steps[index] / usual) - 1
-        gaps.append(
-            f"{steps[index]:.2f} mm between {slices[index].path.name} (at {places[index]:.2f} mm) and "
-            f"{slices[index + 1].path.name} (at {places[index + 1]:.2f} mm)"
-            + (f", {missing} missing" if missing > 0 else "")
-        )
-    if gaps:
-        shown = "; ".join(gaps[:5]) + ("; …" if len(gaps) > 5 else "")
-        raise VolumeError(
-            folder,
-            f"slices are missing or unevenly spaced: {len(slices)} slices, usual spacing {usual:.2f} mm, but {shown}",
-            "export the whole series again, or resample it to NIfTI",
-        )
-
-
-def _tolerance_mm(step: float) -> float:
-    """Scanners that write positions with one decimal make steps of 0.625 mm look like 0.6 and 0.7."""
-    return min(0.1 * step + 0.1, 0.4 * step)
-
-
-def _hounsfield(one: Slice) -> np.ndarray:
-    """(rows, columns) int16 HU = stored value * RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2)."""
-    data, stored = read_pixels(one.path)
-    try:
-        slope, intercept = _number(data, "RescaleSlope", 1.0), _number(data, "RescaleIntercept", 0.0)
-    except (ValueError, TypeError) as error:
-        raise VolumeError(one.path, f"its rescaling to HU cannot be read ({error})", "export it again") from error
-    if stored.shape != one.shape:
-        problem = f"its pixels have shape {stored.shape} where {one.shape} is expected"
-        raise VolumeError(one.path, problem, "export it again")
-    return np.clip(np.rint(stored * slope + intercept), -32768, 32767).astype(np.int16)
-
-
-def _number(data: pydicom.Dataset, name: str, default: float) -> float:
-    value = data.get(name)
-    return default if value is None else float(value)  # anonymizers leave an element behind without its value
+def _check_one_volume(slices: list[Slice], folder: pathlib.Path) -> None:
+    """Raise where a multi-frame file holds several volumes, such as echoes or time points."""
+    parts = dict.fromkeys(one.part for one in slices)
+    if len(parts) > 1:
+        shown = "; ".join(f"{part:.80}" for part in list(parts)[:3]) + ("; …" if len(parts) > 3 else "")
+        problem = f"{slices[0].path.name} holds {len(parts)} volumes in one series: {shown}"
+        raise VolumeError(folder, problem, "save the wanted one by itself, as NIfTI with dcm2niix or as its own series")

@@ -1,16 +1,20 @@
-"""Single DICOM files: what they are, where they put their pixels, and the pixels as stored."""
+"""Single DICOM files: what they are, and the pixels as stored."""
 
 import contextlib
-import dataclasses
 import pathlib
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pydicom
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
+from raunet_jax.imaging.dicom_slices import Slice, brief, slices_of
 from raunet_jax.imaging.grid import VolumeError
+
+__all__ = ["Slice", "looks_like_dicom", "quiet", "read_elements", "read_pixels", "read_slices", "unreadable"]
+
+pydicom.config.logger.propagate = False  # it logs each of its warnings too, to our users' screens
 
 
 @contextlib.contextmanager
@@ -21,28 +25,28 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """Where a single-slice file puts its pixels."""
+@quiet()
+def read_slices(source: pathlib.Path | pydicom.Dataset) -> list[Slice]:
+    """The slices that one file holds, in its own order, by its header alone: one, or of a multi-frame file many.
 
-    path: pathlib.Path
-    series: str
-    description: str
-    modality: str
-    shape: tuple[int, int]  # rows, columns
-    position: np.ndarray  # (3,) mm, LPS: center of the first pixel
-    orientation: np.ndarray  # (2, 3): unit vectors along a row and along a column, LPS
-    spacing: np.ndarray  # (2,) mm: between rows, between columns
-    thickness: float | None  # mm
+    Args:
+        source: the file, or what `read_elements` read of it.
 
-    @property
-    def normal(self) -> np.ndarray:
-        return np.cross(*self.orientation)
+    Returns:
+        None for what is no slice of a volume: reports, structure sets, localizers, dose grids, segmentations, and
+        screenshots that have no position.
+
+    Raises:
+        VolumeError: it is an image, but one of its elements is missing, or holds what no slice can have.
+    """
+    if isinstance(source, pydicom.Dataset):
+        return slices_of(source, pathlib.Path(source.filename))
+    return slices_of(read_elements(source, stop_before_pixels=True), pathlib.Path(source))
 
 
 @quiet()
 def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
-    """One file's elements, and its pixels (rows, columns) as stored.
+    """One file's elements, and its pixels (rows, columns), or (frames, rows, columns), as stored.
 
     Raises:
         VolumeError: they cannot be decoded.
@@ -54,17 +58,25 @@ def read_pixels(path: pathlib.Path) -> tuple[pydicom.Dataset, np.ndarray]:
     try:
         return data, data.pixel_array
     except Exception as error:  # each decoder raises its own kind
+        syntax = UID(str(data.file_meta.TransferSyntaxUID))
         raise VolumeError(
             path,
-            f"its pixels cannot be decoded (transfer syntax {data.file_meta.TransferSyntaxUID.name}: {error})",
+            f"its pixels cannot be decoded (transfer syntax {brief(syntax.name, 60)}: {brief(error)})",
             "copy the file again if it is cut short, else decompress it (gdcmconv --raw)",
         ) from error
 
 
 def looks_like_dicom(path: pathlib.Path) -> bool:
-    """Whether the file begins as DICOM does, whatever its name."""
-    with path.open("rb") as file:
-        start = file.read(132)
+    """Whether the file begins as DICOM does, whatever its name.
+
+    Raises:
+        VolumeError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except OSError as error:
+        raise _locked(path, error) from error
     # files of old archives lack the preamble and begin with the first element of group 8, little endian
     return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
@@ -75,26 +87,19 @@ def unreadable(path: pathlib.Path) -> VolumeError:
 
 
 def read_elements(path: pathlib.Path, **options) -> pydicom.Dataset:
+    """The file's elements; `options` are those of `pydicom.dcmread`.
+
+    Raises:
+        VolumeError: the file cannot be opened, or ends or is damaged before them.
+    """
     try:
         return pydicom.dcmread(path, force=True, **options)
+    except OSError as error:
+        raise _locked(path, error) from error
     except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
-        raise VolumeError(path, f"damaged DICOM file ({error})", "copy it again") from error
+        raise VolumeError(path, f"damaged DICOM file ({brief(error)})", "copy it again") from error
 
 
-def describe_slice(data: pydicom.Dataset, path: pathlib.Path) -> Slice:
-    try:
-        thickness = data.get("SpacingBetweenSlices") or data.get("SliceThickness")
-        return Slice(
-            path=path,
-            series=str(data.get("SeriesInstanceUID", "")),
-            description=str(data.get("SeriesDescription", "")),
-            modality=str(data.get("Modality") or "CT"),
-            shape=(int(data.Rows), int(data.Columns)),
-            position=np.array(data.ImagePositionPatient, float).reshape(3),
-            orientation=np.array(data.ImageOrientationPatient, float).reshape(2, 3),
-            spacing=np.array(data.PixelSpacing, float).reshape(2),
-            thickness=abs(float(thickness)) if thickness else None,
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        problem = f"its position or size cannot be read ({error})"
-        raise VolumeError(path, problem, "export the series again") from error
+def _locked(path: pathlib.Path, error: OSError) -> VolumeError:
+    problem = f"cannot be read ({brief(error.strerror or error)})"
+    return VolumeError(path, problem, "make it readable (chmod a+r), or copy it again")

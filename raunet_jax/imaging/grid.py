@@ -42,6 +42,7 @@ class Grid:
     shape_xyz: tuple[int, int, int]  # the file's own shape, in its own axis order
     affine: np.ndarray  # (4, 4) the file's own: (i, j, k, 1) -> scanner coordinates (RAS+) in the file's unit
     header: nib.Nifti1Header | None  # None for DICOM
+    scanned: tuple[float, ...] = ()  # where slices resampled to this grid were scanned: their places on its third axis
 
     @property
     def mm_per_unit(self) -> float:
@@ -76,6 +77,17 @@ class Grid:
         if values.shape != self.canonical_shape:
             raise ValueError(f"an array of shape {values.shape} (z, y, x) is not of a scan of {self.canonical_shape}")
         return apply_orientation(values.transpose(2, 1, 0), ornt_transform(RAS, io_orientation(self.affine)))
+
+    def on_scanned_slices(self, values: np.ndarray) -> np.ndarray:
+        """(z, y, x) -> (column, row, slice) on the `scanned` slices: of each the nearest of the grid."""
+        return self.from_canonical(values)[:, :, np.rint(self.scanned).astype(int)]
+
+    def from_scanned_slices(self, values: np.ndarray) -> np.ndarray:
+        """(column, row, slice) on the `scanned` slices -> (z, y, x) labels: of each of the grid the nearest scanned."""
+        if self.scanned:
+            places = np.arange(self.shape_xyz[2])[:, None]
+            values = values[:, :, np.abs(places - np.array(self.scanned)).argmin(axis=1)]
+        return self.to_canonical(values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

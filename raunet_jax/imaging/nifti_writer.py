@@ -28,6 +28,22 @@ def write_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
     _write_like(path, mask.astype(np.uint8, copy=False), like.grid, _PREDICTED)
 
 
+def write_scanned_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
+    """Write `mask` (z, y, x) on the slices that were scanned, where `like` was resampled from uneven ones.
+
+    The file's axes are (column, row, slice), a slice a scanned one, in the order of their positions. NIfTI cannot hold
+    uneven places, so it has no affine (form codes 0); the third voxel size is the mean step.
+    """
+    grid = like.grid
+    image = nib.Nifti1Image(grid.on_scanned_slices(mask.astype(np.uint8, copy=False)), None)
+    columns, rows, step = nib.affines.voxel_sizes(grid.affine)
+    image.header.set_zooms((columns, rows, step * (grid.shape_xyz[2] - 1) / (len(grid.scanned) - 1)))
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = _PREDICTED
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
+
+
 def is_prediction(path: Path) -> bool:
     """Whether `write_mask` made this file; False for anything else, also what cannot be read."""
     try:

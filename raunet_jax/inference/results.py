@@ -8,7 +8,7 @@ import numpy as np
 
 from raunet_jax import names, tasks
 from raunet_jax.imaging.components import component_sizes
-from raunet_jax.imaging.volume import Volume, write_map, write_mask
+from raunet_jax.imaging.volume import Volume, write_map, write_mask, write_scanned_mask
 from raunet_jax.inference import lesion_table
 from raunet_jax.inference.cascade import Segmentation
 from raunet_jax.inference.uncertainty import uncertainty_map
@@ -34,8 +34,8 @@ def write_case(
     """Write the files of one case into `folder`, on the grid of the scan's own file, and return its record.
 
     CASE_seg.nii.gz; where there is a reference, CASE_reference.nii.gz; with `probabilities` a float32 map for each
-    structure; with `uncertainty` CASE_uncertainty.nii.gz, see `uncertainty_map`. A further output format is one
-    more row of `_files`.
+    structure; with `uncertainty` CASE_uncertainty.nii.gz, see `uncertainty_map`; of a scan with unevenly spaced slices
+    CASE_seg_slices.nii.gz too, see `write_scanned_mask`. A further output format is one more row of `_files`.
 
     Args:
         saving: held around the writing of each file, see `read_ahead.pipeline`.
@@ -50,13 +50,17 @@ def write_case(
     for ending, write, values in _files(result, probabilities, uncertainty):
         with saving():
             write(result_file(folder, result.name, ending), values(), result.volume)
-    box = result.found.box
+    box, scanned = result.found.box, result.volume.grid.scanned
+    written = []
+    if scanned:
+        mask = result_file(folder, result.name, names.SCANNED_MASK_ENDING).name
+        written = [f"{mask} holds the mask on the {len(scanned)} slices that were scanned, in the order of positions"]
     return {
         "case": result.name,
         "images": [str(path.absolute()) for path in result.images],
         "channels": list(result.channels),
         "box": box and {"start": box.start, "stop": box.stop},
-        "warnings": [*result.volume.warnings, *result.found.warnings],
+        "warnings": [*result.volume.warnings, *written, *result.found.warnings],
         "lesions": lesion_table.lesions_of(result.found, result.stage, result.volume.affine, result.reference),
     }
 
@@ -70,6 +74,8 @@ def _files(result: Result, probabilities: bool, uncertainty: bool) -> list[tuple
     """(ending of the name, who writes it, what makes the values) of each file."""
     found = result.found
     files = [(names.MASK_ENDING, write_mask, lambda: found.labels)]
+    if result.volume.grid.scanned:
+        files.append((names.SCANNED_MASK_ENDING, write_scanned_mask, lambda: found.labels))
     if result.reference is not None:
         files.append((names.REFERENCE_ENDING, write_mask, lambda: result.reference))
     if probabilities:
