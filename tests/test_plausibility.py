@@ -139,6 +139,11 @@ def beside_the_body(hu, labels):
     return np.where(labels > 0, LIVER_HU, hu), labels
 
 
+def all_tumor(hu, labels):
+    labels[(labels > 0) & (np.indices(SHAPE)[0] < 27)] = 2
+    return hu, labels
+
+
 def scattered(hu, labels):
     return np.where(labels > 0, LIVER_HU + 100 * np.sign(hu - LIVER_HU), hu), labels
 
@@ -185,6 +190,7 @@ def nothing_there(hu, labels):
         (large, " mL, an adult's about 600 to 3,000: enlarged"),
         (in_pieces, "the liver is in pieces: the largest is"),
         (beside_the_body, "of the liver lies outside of the body"),
+        (all_tumor, "tumors are 84% of the liver: more than tumor was found"),
         (scattered, "HU in the liver scatter by 100 about their mean"),
         (at_the_back, "of its depth from the back, which is no place for a liver"),
         (narrow_view, "of the sides of the images: the field of view cuts it"),

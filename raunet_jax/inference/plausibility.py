@@ -34,6 +34,7 @@ LIVER = MappingProxyType(
         "largest": 0.9,  # share of its largest piece
         "outside": 0.05,  # share that lies outside of the body
         "cut_mm2": 200,  # of it in the first or the last slice
+        "tumor": 0.6,  # share of tumors in it
         "height_mm": 100,  # a scan that is shorter cannot hold it
     }
 )
@@ -67,9 +68,10 @@ def judge(volume: Volume, labels: np.ndarray, stage: str) -> Plausibility:
     Returns:
         Values: of a liver "liver_ml", "liver_hu_mean", "liver_hu_sd" (tumors left out), "liver_position" (share of the
         body's width from the patient's left, of its depth from the back), "liver_largest_share",
-        "liver_outside_body", "liver_cut_mm2" (of it in the lowest and the highest slice); "scan_height_mm",
-        "soft_tissue_ml", "body_width_mm", "body_bone_share", "lung_slices_share", "body_at_side_share". Of a brain
-        "background_share", "brain_ml", "tumor_share". Warnings: a sentence each, with the number.
+        "liver_outside_body", "liver_cut_mm2" (of it in the lowest and the highest slice), "tumor_share"; of the scan
+        "scan_height_mm", "soft_tissue_ml", "body_width_mm", "body_bone_share", "lung_slices_share",
+        "body_at_side_share". Of a brain "background_share", "brain_ml", "tumor_share". Warnings: a sentence each, with
+        the number.
     """
     for task, measure in (("liver", _judge_liver), ("brain", _judge_brain)):
         if stage in tasks.TASKS[task].stages:
@@ -89,6 +91,7 @@ def _judge_liver(volume: Volume, labels: np.ndarray) -> tuple[dict, list[str]]:
     liver = {"liver_ml": liver_ml} | _measure_liver(hu, found, body)
     ends = [np.count_nonzero(labels[end]) * spacing[1] * spacing[2] for end in (0, -1)]
     liver["liver_cut_mm2"] = ends
+    liver["tumor_share"] = np.count_nonzero(labels == 2) / max(1, np.count_nonzero(labels))
     if (scan["body_at_side_share"] or 0) > BODY["side"]:
         liver["liver_position"] = None  # of a body of which the sides are not known
     warnings = _liver_warnings(liver) if liver_ml else []
@@ -96,7 +99,8 @@ def _judge_liver(volume: Volume, labels: np.ndarray) -> tuple[dict, list[str]]:
         warnings.append(
             f"the scan is {scan['scan_height_mm']:.0f} mm tall, too short for a whole liver (about 100 to 160 mm)"
         )
-    if scan["lung_slices_share"] == 0 and liver_ml < LIVER["ml"][0] and not scan_warnings:
+    lungless = scan["lung_slices_share"] == 0 and ends[1] <= LIVER["cut_mm2"]
+    if lungless and liver_ml < LIVER["ml"][0] and not scan_warnings:
         warnings.append("no slice shows lung, which lies above every liver: is it a scan of the pelvis?")
     return liver | scan, warnings + scan_warnings
 
@@ -144,7 +148,9 @@ def _liver_warnings(liver: Mapping) -> list[str]:
     elif ml > high:
         why = "enlarged, or other organs were taken for liver"
         said.append(f"the liver has {ml:,.0f} mL, an adult's about {low} to {high:,}: {why}")
-    if mean is None:
+    if liver["tumor_share"] > LIVER["tumor"]:
+        said.append(f"tumors are {liver['tumor_share']:.0%} of the liver: more than tumor was found")
+    if mean is None:  # it is smaller than the steps that are measured at
         return said
     low, high = LIVER["hu"]
     usual = "than in the portal venous phase (about 90 to 130), which the models are trained on"
