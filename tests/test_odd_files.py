@@ -176,7 +176,7 @@ def test_of_a_file_of_which_only_the_header_is_wanted_no_more_is_read(tmp_path):
         (b"<!DOCTYPE html>" + b" " * 1000, "not a NIfTI file"),
         (b"\x1f\x8b\x08\x00", "ends early"),
         (b"\x1f\x8b" + b"x" * 700, "damaged"),
-        (bytes(4) + b"n+2\0\r\n\x1a\n" + bytes(50), "header is damaged"),
+        (bytes(4) + b"n+2\0\r\n\x1a\n" + bytes(50), "header is damaged|ends early"),
         (bytes(344) + b"n+1\0" + bytes(4), "header is damaged"),
     ],
 )
