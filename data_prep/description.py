@@ -1,15 +1,16 @@
 """What a dataset.json says of a data set: its channels and its labels (the Decathlon's format, and nnU-Net's)."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from raunet_jax.errors import UserError
+from raunet_jax.errors import FileError, UserError
+from raunet_jax.files import read_json
 
 # As the Decathlon's Task01 calls what BraTS calls otherwise.
 SAME_MODALITY = {"t1w": "t1", "t1gd": "t1ce", "t1c": "t1ce", "t2w": "t2"}
 EXAMPLE = '{"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "structure"}}'
+REMEDY = f"it should hold at least {EXAMPLE}"
 
 
 class Description(NamedTuple):
@@ -42,14 +43,14 @@ def read_description(path: pathlib.Path) -> Description:
         ValueError: it is no JSON, or lacks one of these; the message shows an example.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, REMEDY)
         channels = content["modality"] if "modality" in content else content["channel_names"]
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         structures = dict(pair for item in content["labels"].items() for pair in _values_and_names(*item))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: cannot be used ({type(error).__name__}: {error}); it should hold at least {EXAMPLE}"
-        ) from error
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(path, f"cannot be used ({type(error).__name__}: {error})", REMEDY) from error
     modalities = tuple(SAME_MODALITY.get(name.lower(), name.lower()) for name in names)
     if not modalities or len(set(modalities)) < len(modalities) or any(not 0 <= value <= 255 for value in structures):
         raise UserError(f"{path}: channels {modalities} must differ and labels {sorted(structures)} lie in 0 to 255")

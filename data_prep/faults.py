@@ -1,17 +1,16 @@
 """What is wrong with one case: whether its files can be read, its values be true, and the recipe make use of it."""
 
-import gzip
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_prep.cases import load_image, load_labels
 from data_prep.layouts import Case, no_mask
 from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.nifti_reader import open_header
 from raunet_jax.imaging.volume import Repair, Volume, VolumeError
 from raunet_jax.tasks import stage_of, task_of
 
@@ -93,7 +92,7 @@ def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding
     Of `config`, a stage's recipe, `stage` and `data.foreground` are read.
     """
     findings = []
-    stored = None if case.mask.is_dir() else stored_type(case.mask)
+    stored = None if case.mask.is_dir() else open_header(case.mask)[0].get_data_dtype()
     if stored is not None and stored.kind == "f":
         value = f"{case.mask}: stored as {stored}, all its values are whole"
         findings.append(Finding(case.name, "mask type", value, "nothing: it is read as whole numbers"))
@@ -109,17 +108,6 @@ def check_mask(case: Case, mask: np.ndarray, config: ConfigDict) -> list[Finding
             remedy = f"label the {next(iter(task.structures))}, or move the case away"
             findings.append(Finding(case.name, "mask", value, remedy, UNUSABLE))
     return findings
-
-
-def stored_type(path: pathlib.Path) -> np.dtype:
-    """The type of the voxels in a NIfTI file, gzipped or not whatever its name, from its header alone."""
-    with path.open("rb") as file:
-        start = file.read(2)
-        file.seek(0)
-        header = (gzip.open(file) if start == b"\x1f\x8b" else file).read(nib.Nifti2Header.template_dtype.itemsize)
-    kind = nib.Nifti2Header if header[4:8] == b"n+2\0" else nib.Nifti1Header
-    size = kind.template_dtype.itemsize
-    return kind(header[:size], check=False).get_data_dtype()
 
 
 def _check_repairs(case: Case, check: str, repairs: Sequence[Repair], config: ConfigDict) -> list[Finding]:

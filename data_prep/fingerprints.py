@@ -25,6 +25,7 @@ from raunet_jax.errors import UserError
 from raunet_jax.files import write_json
 from raunet_jax.imaging.intensity import encode, kind_of
 from raunet_jax.imaging.volume import VolumeError
+from raunet_jax.names import is_hidden
 from raunet_jax.progress import progress
 from raunet_jax.tasks import task_of
 
@@ -114,7 +115,7 @@ def _named_files(case: Case) -> Iterator[tuple[str, Path]]:
     for role, place in enumerate([*case.images, *([case.mask] if case.mask else [])]):
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             inside = path.relative_to(place)
-            if not any(part.startswith(".") for part in inside.parts) and path.is_file():
+            if not any(map(is_hidden, inside.parts)) and path.is_file():
                 yield f"{role}/{inside.as_posix()}", path
 
 

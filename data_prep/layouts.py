@@ -14,7 +14,7 @@ from typing import NamedTuple
 from data_prep import ircadb
 from data_prep.description import Description, read_description
 from raunet_jax.errors import UserError
-from raunet_jax.names import NIFTI, natural
+from raunet_jax.names import NIFTI, is_hidden, natural
 from raunet_jax.tasks import TASKS
 
 CT_LABELS, BRATS_LABELS = (TASKS[name].labels for name in ("liver", "brain"))
@@ -94,7 +94,7 @@ def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
 
 
 def files_below(root: pathlib.Path) -> list[pathlib.Path]:
-    """Every file below `root`, links followed, hidden ones (half-written, or a Mac's ._ companions) left out."""
+    """Every file below `root`, links followed, hidden ones (half-written, or `names.is_hidden`) left out."""
     files, seen = [], set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
@@ -102,8 +102,8 @@ def files_below(root: pathlib.Path) -> list[pathlib.Path]:
             subfolders.clear()
             continue
         seen.add(place)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files += [pathlib.Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        files += [pathlib.Path(folder, name) for name in sorted(names) if not is_hidden(name)]
     return files
 
 

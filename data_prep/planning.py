@@ -12,8 +12,9 @@ from data_prep import layouts
 from data_prep.cases import find_cases, read_case
 from data_prep.description import read_description
 from raunet_jax.errors import UserError
-from raunet_jax.imaging.grid import Grid, VolumeError
+from raunet_jax.imaging.grid import VolumeError
 from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.nifti_reader import open_header
 from raunet_jax.progress import progress
 from raunet_jax.tasks import task_of
 
@@ -99,12 +100,12 @@ def _median_grid(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     shapes, spacings = [], []
     for path in paths:
         try:
-            image = nib.load(path)
-            grid = Grid(tuple(image.shape[:3]), image.affine, image.header)
-            spacings.append(nib.affines.voxel_sizes(grid.canonical_affine))
-            shapes.append(grid.canonical_shape[::-1])
-        except Exception as error:  # noqa: BLE001, nibabel raises what a damaged header happens to trip over
-            log.warning(f"{path}: not looked at ({error}); --mode=verify says more")
+            grid = open_header(path)[1]
+        except VolumeError as error:
+            log.warning(f"{path}: not looked at ({error.problem}); --mode=verify says more")
+            continue
+        spacings.append(nib.affines.voxel_sizes(grid.canonical_affine))
+        shapes.append(grid.canonical_shape[::-1])
     if not shapes:
         raise VolumeError(paths[0].parent, "not one scan can be read", "--mode=verify says why")
     return np.median(shapes, axis=0), np.median(spacings, axis=0)

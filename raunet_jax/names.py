@@ -10,7 +10,12 @@ MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
 SCANNED_MASK_ENDING = "_seg_slices"  # of the mask on the slices that were scanned, where they are unevenly spaced
 REFERENCE_ENDING = "_reference"
 UNCERTAINTY_ENDING = "_uncertainty"
-_CASE_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_")
+_CASE_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_", re.IGNORECASE)
+# What Macs, Windows, Synology's disks and file systems leave behind, besides names that begin with a dot.
+_OF_SYSTEMS = frozenset(
+    "__macosx thumbs.db ehthumbs.db desktop.ini $recycle.bin @eadir #recycle lost+found".split()
+    + ["system volume information"]
+)
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
@@ -20,13 +25,21 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def stem(path: str | os.PathLike) -> str:
-    """The file's name without .nii or .nii.gz."""
-    return pathlib.Path(path).name.removesuffix(".gz").removesuffix(".nii")
+    """The file's name without .nii or .nii.gz, in small letters or capitals."""
+    name = pathlib.Path(path).name
+    match = NIFTI.fullmatch(name)
+    return match[1] if match else name.removesuffix(".gz")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is an operating system's own and never anybody's data."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def case_name(path: str | os.PathLike) -> str:
     """The name under which a mask is matched: volume-12.nii, segmentation-12.nii.gz and 12_seg.nii are all "12"."""
-    return _CASE_PREFIX.sub("", stem(path)).removesuffix(MASK_ENDING)
+    name = _CASE_PREFIX.sub("", stem(path))
+    return name[: -len(MASK_ENDING)] if name.lower().endswith(MASK_ENDING) else name
 
 
 def common_name(names: Iterable[str]) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 from configs import common
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import read_nifti, write_nifti
-from raunet_jax.inference import cascade
+from raunet_jax.inference import cascade, results
 from raunet_jax.inference.models import StageModel
+from raunet_jax.inference.plausibility import Plausibility
 
 BODY, LIVER, TUMOR, BONE = 40, 110, 150, 180  # HU
 PATCHES = {"coarse": (32, 32, 1), "voi": (32, 32, 32), "tumor": (32, 32, 32), "brain": (32, 32, 32)}
@@ -39,6 +40,11 @@ def rule_forward(network):
 
 def use_rules(monkeypatch) -> None:
     monkeypatch.setattr(cascade, "make_forward", rule_forward)
+
+
+def pass_for_a_body(monkeypatch) -> None:
+    """Let nothing be said of the scan, which is 80 mm tall and has a liver of 5 mL."""
+    monkeypatch.setattr(results.plausibility, "judge", lambda *_: Plausibility({}, []))
 
 
 def rule(finds, inside=1.0, outside=0.0) -> dict:

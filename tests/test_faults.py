@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import spleen_task
-from data_prep import faults
 from small_layouts import AFFINE, ALLOWED, LAYOUTS, SHAPE, Folder, labels, path, scan
 
 CT_LAYOUTS = ("lits", "task03")
@@ -58,17 +57,6 @@ def test_a_gzipped_float_mask_named_nii_is_not_a_reason_to_stop(data):
     case = data.write(mask=labels().astype(np.float64))
     plain = case.mask.rename(case.mask.with_suffix(""))
     data.only(case.name, "mask type", "warning", path(plain) + "stored as float64", "^nothing")
-
-
-@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-@pytest.mark.parametrize("order", "<>")
-def test_the_stored_type_is_in_the_header(tmp_path, kind, name, order):
-    header = kind.header_class(endianness=order)
-    header.set_data_dtype(np.int16)
-    kind(labels(), AFFINE, header).to_filename(tmp_path / name)
-    stored = faults.stored_type(tmp_path / name)
-    assert (stored.kind, stored.itemsize) == ("i", 2)
 
 
 @pytest.mark.parametrize("low, high", [(0, 255), (24, 3000), (-1000, -200)])

@@ -28,6 +28,7 @@ TUMOR_ML = (2 * 2 * 2 + 1 * 2 * 4) * VOXEL_ML
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     exact_models.use_rules(monkeypatch)
+    exact_models.pass_for_a_body(monkeypatch)
 
 
 def volumes(scan, stage, labels):

@@ -246,3 +246,27 @@ def test_as_stored_gives_the_files_array_and_its_spacing():
     mask, spacing_mm = as_stored(grid.to_canonical(stored), grid)
     np.testing.assert_array_equal(mask.transpose(2, 1, 0), stored)
     assert spacing_mm == (3.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("spacing_mm", [(2.0, 2.0, 3.0), (1.0, 1.0, 10.0)])
+def test_scores_of_a_block_moved_by_a_voxel_are_those_counted_by_hand(folders, spacing_mm):
+    ours, theirs, output = folders
+    affine = np.diag([*spacing_mm, 1.0])
+    block = np.zeros((30, 36, 40), np.uint8)
+    block[8:22, 10:26, 10:30] = 1
+    write_nifti(theirs / "a.nii", block, affine)
+    write_nifti(ours / "a.nii", np.roll(block, 1, axis=2), affine)
+    one, moved = np.zeros_like(block), np.zeros_like(block)
+    one[15, 18, 20] = moved[15, 18, 23] = 1
+    write_nifti(theirs / "b.nii", moved, affine)
+    write_nifti(ours / "b.nii", one, affine)
+    scores, problems = score_folders(ours, theirs, output)
+    step = spacing_mm[0]
+    surface = 20 * 16 * 14 - 18 * 14 * 12
+    # the one face across x lies outside of the other block, and of the other face all but its rim lies inside
+    beside = 16 * 14 + 14 * 12
+    a, b = (case["liver"] for case in scores["cases"])
+    assert problems == [] and a["dice"] == pytest.approx(19 / 20) and a["jaccard"] == pytest.approx(19 / 21)
+    assert a["assd"] == pytest.approx(step * beside / surface) and a["msd"] == pytest.approx(step)
+    assert a["rmsd"] == pytest.approx(step * (beside / surface) ** 0.5)
+    assert b["dice"] == 0 and b["assd"] == b["msd"] == b["hausdorff95"] == pytest.approx(3 * step)

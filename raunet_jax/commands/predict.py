@@ -20,6 +20,7 @@ from raunet_jax.progress import progress
 from raunet_jax.read_ahead import keep_result, pipeline
 
 log = logging.getLogger("raunet_jax")
+NOT_IN_TABLE = ("box", "images", "channels", "plausibility", "lesions")  # fields of a case that summary.csv leaves out
 
 
 def run(request: Request) -> int:
@@ -136,7 +137,7 @@ class _Prediction:
         cases = self.summary["cases"]
         write_json(self._output / "summary.json", self.summary)
         rows = [
-            {name: value for name, value in case.items() if name not in ("box", "images", "channels", "lesions")}
+            {name: value for name, value in case.items() if name not in NOT_IN_TABLE}
             | {"warnings": "; ".join(case["warnings"])}
             for case in cases
         ]

@@ -263,3 +263,45 @@ def _slabs(image: nib.Nifti1Image, grid: Grid, channel: int = 0) -> Iterator[tup
         if slab.dtype.kind == "f" or (slope, intercept) != (1, 0):
             slab = slab * slope + intercept
         yield where, slab
+
+
+def open_header(path: Path) -> tuple[nib.Nifti1Header, Grid]:
+    """The header and the grid that `open_nifti` gives, from the first bytes of the file alone.
+
+    Raises:
+        VolumeError: as `open_nifti` does, but for what only the other bytes tell.
+    """
+    sizes = [kind.template_dtype.itemsize for kind in (nib.Nifti1Header, nib.Nifti2Header)]
+    content = _first_bytes(path, max(sizes))
+    if content[344:348] == b"n+1\0":
+        kind, size = nib.Nifti1Header, sizes[0]
+    elif content[4:8] == b"n+2\0":
+        kind, size = nib.Nifti2Header, sizes[1]
+    else:
+        raise VolumeError(path, f"not a NIfTI file (it begins with {content[:8]!r})", "convert it to .nii or .nii.gz")
+    try:
+        header = kind(content[:size])
+        shape, affine = header.get_data_shape(), header.get_best_affine()
+        header.get_data_dtype()
+    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, ValueError) as error:
+        raise VolumeError(path, f"the NIfTI header is damaged ({error})", "convert it again") from error
+    if len(shape) < 3 or min(shape) <= 0:
+        raise VolumeError(path, f"its shape is {shape}, so it holds no 3D scan", "convert it again")
+    check_affine(affine, path)
+    return header, Grid(tuple(int(size) for size in shape[:3]), affine, header)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    """Those of the file, decompressed if it is a gzip, whatever its name."""
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            return (gzip.GzipFile(fileobj=file) if gzipped else file).read(count)
+    except EOFError:
+        raise VolumeError(path, "the gzip ends early", "copy or download the file again") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeError(path, f"the gzip is damaged ({error})", "copy or download the file again") from None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise VolumeError(path, problem, "copy it there, and see that you may read it") from error

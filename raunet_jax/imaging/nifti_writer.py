@@ -8,7 +8,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from raunet_jax.files import replacing
 from raunet_jax.imaging.grid import RAS, Grid, Path, Volume, VolumeError
-from raunet_jax.imaging.nifti_reader import open_nifti
+from raunet_jax.imaging.nifti_reader import open_header
 
 _PREDICTED = b"segmented by raunet_jax"  # tells our masks from a user's own
 _GEOMETRY = (
@@ -47,7 +47,7 @@ def write_scanned_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
 def is_prediction(path: Path) -> bool:
     """Whether `write_mask` made this file; False for anything else, also what cannot be read."""
     try:
-        return open_nifti(path)[0].header["descrip"].tobytes().startswith(_PREDICTED)
+        return open_header(path)[0]["descrip"].tobytes().startswith(_PREDICTED)
     except VolumeError:
         return False
 

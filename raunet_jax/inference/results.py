@@ -9,7 +9,7 @@ import numpy as np
 from raunet_jax import names, tasks
 from raunet_jax.imaging.components import component_sizes
 from raunet_jax.imaging.volume import Volume, write_map, write_mask, write_scanned_mask
-from raunet_jax.inference import lesion_table
+from raunet_jax.inference import lesion_table, plausibility
 from raunet_jax.inference.cascade import Segmentation
 from raunet_jax.inference.uncertainty import uncertainty_map
 from raunet_jax.read_ahead import Saving
@@ -41,8 +41,8 @@ def write_case(
         saving: held around the writing of each file, see `read_ahead.pipeline`.
 
     Returns:
-        "case", "images", "channels", "box" {"start", "stop"} (z, y, x) or None, "warnings", and "lesions", those of
-        `lesion_table.lesions_of`.
+        "case", "images", "channels", "box" {"start", "stop"} (z, y, x) or None, "warnings", "plausibility", the values
+        of `plausibility.judge`, and "lesions", those of `lesion_table.lesions_of`.
 
     Raises:
         OSError: a file cannot be written.
@@ -55,12 +55,14 @@ def write_case(
     if scanned:
         mask = result_file(folder, result.name, names.SCANNED_MASK_ENDING).name
         written = [f"{mask} holds the mask on the {len(scanned)} slices that were scanned, in the order of positions"]
+    plausible = plausibility.judge(result.volume, result.found.labels, result.stage)
     return {
         "case": result.name,
         "images": [str(path.absolute()) for path in result.images],
         "channels": list(result.channels),
         "box": box and {"start": box.start, "stop": box.stop},
-        "warnings": [*result.volume.warnings, *written, *result.found.warnings],
+        "warnings": [*result.volume.warnings, *written, *result.found.warnings, *plausible.warnings],
+        "plausibility": plausible.values,
         "lesions": lesion_table.lesions_of(result.found, result.stage, result.volume.affine, result.reference),
     }
 

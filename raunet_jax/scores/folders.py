@@ -3,17 +3,16 @@
 import logging
 import os
 import pathlib
-import zlib
+import re
 from collections.abc import Collection
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from raunet_jax.errors import NotFound, UserError
+from raunet_jax.imaging.nifti_reader import open_header
 from raunet_jax.imaging.volume import Grid, Volume, VolumeError, is_prediction, read_mask
-from raunet_jax.names import MASK_ENDING, case_name, natural, stem
+from raunet_jax.names import MASK_ENDING, NIFTI, case_name, is_hidden, natural, stem
 from raunet_jax.progress import progress
 from raunet_jax.scores.rules import rule_named
 from raunet_jax.scores.tables import write_scores
@@ -108,11 +107,11 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".") and path.is_file()
+        if NIFTI.fullmatch(path.name) and not any(map(is_hidden, path.relative_to(folder).parts)) and path.is_file()
     )
     if not paths:
         raise NotFound(f"{folder} holds no .nii or .nii.gz file, at any depth; give the folder of the masks")
-    marked = [path for path in paths if "segmentation-" in path.name or stem(path).endswith(MASK_ENDING)]
+    marked = [path for path in paths if re.search(rf"segmentation-|{MASK_ENDING}$", stem(path), re.IGNORECASE)]
     masks, problems = {}, []
     for path in marked or paths:
         name = case_name(path)
@@ -126,11 +125,7 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
 def _read_pair(
     prediction: pathlib.Path, reference: pathlib.Path, labels: Collection[int], foreground: Collection[int]
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    try:
-        image = nib.load(reference)
-        grid = Grid(tuple(image.shape[:3]), image.affine, image.header)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
-        raise VolumeError(reference, f"cannot be read as NIfTI ({error})", "copy or convert it again") from error
+    grid = open_header(reference)[1]
     like = Volume(np.empty((0, 0, 0, 0)), grid.affine, grid, str(reference))
     # The reference first: what is wrong with it must not be blamed on the prediction.
     theirs, spacing_mm = as_stored(_read_labels(reference, like, labels, foreground), grid)
