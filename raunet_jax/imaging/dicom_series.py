@@ -162,7 +162,8 @@ def _series_of(group: Sequence[Header]) -> list[Series]:
         unplaced = [header for header in group if not header.placed] if index == 0 else []
         key = group[0].uid or "-"
         series.append(_series(headers, unplaced, key if index == 0 else f"{key}/{index + 1}", folder, part))
-    return series
+    study = series[0].study  # a series belongs to one, whatever its files say
+    return [one if one.part == _FOLDER else dataclasses.replace(one, study=study) for one in series]
 
 
 def _a_folder_each(stacks: Sequence[Sequence[Header]]) -> bool:
