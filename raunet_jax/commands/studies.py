@@ -1,15 +1,28 @@
 """The DICOM series below a folder that are segmented, and what is said of the choice."""
 
+import os
 import pathlib
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from raunet_jax import tasks
 from raunet_jax.imaging.dicom_series import NotSeries, Series, find_series
+from raunet_jax.imaging.dicomdir import missing_files
+from raunet_jax.imaging.intensity import kind_of
+from raunet_jax.imaging.mr_choice import choose_mr
 from raunet_jax.imaging.series_choice import AUTO, Choice, by_study, choose_ct
+
+_NAMED = 6  # series that are passed over, before the rest of them is but counted
+_LONGEST_DESCRIPTION = 40  # bytes of one in a name
+_OF_NOBODY = re.compile(  # names of folders that say what they hold, and not of whom
+    r"(ct|mri?|scans?|images?|data|series|study|patient_dicom|dicom|dicomobj|dcm|export)[-_ ]?\d{0,3}"
+    r"|(pa|pat|st|stu|se|ser|sr|im|s|i)?[-_ ]?\d{5,}|[\d.]{12,}",
+    re.IGNORECASE,
+)
 
 
 class Studies(NamedTuple):
@@ -17,9 +30,9 @@ class Studies(NamedTuple):
 
     Attributes:
         chosen: (name, images, series keys) of each scan; images are folders, one a key, for `volume.load_scan`.
-        notes: sentences: what was chosen, what was passed over and why.
-        failed: `{"input", "reason"}` of each study without a scan, file or folder that cannot be read.
-        dicom_files: every DICOM file that was seen.
+        notes: sentences: what was chosen where there was a choice, what was passed over and why.
+        failed: `{"input", "reason"}` of each study without a scan, and of files and folders that cannot be read.
+        dicom_files: every file of which this says something.
     """
 
     chosen: list[tuple[str, tuple[pathlib.Path, ...], tuple[str, ...]]]
@@ -28,48 +41,99 @@ class Studies(NamedTuple):
     dicom_files: set[pathlib.Path]
 
 
-def find_studies(path: pathlib.Path, config: ConfigDict, wanted: str = AUTO) -> Studies:
-    """The scans to segment among the DICOM files at any depth below `path`.
+def find_studies(
+    path: pathlib.Path, config: ConfigDict, wanted: str = AUTO, files: Iterable[pathlib.Path] | None = None
+) -> Studies:
+    """The scans to segment among the DICOM files at any depth below `path`: of each study one, or those wanted.
 
     Args:
         config: of the last stage; `stage` and `data.modalities` are read.
-        wanted: auto | all | a SeriesInstanceUID, number or pattern of descriptions; see `series_choice`.
+        wanted: auto | all | a SeriesNumber, a SeriesInstanceUID or its beginning, or a description with * and ?.
+        files: of these below `path` alone; None: of all but hidden ones.
     """
-    series, others = find_series(path)
+    series, others = find_series(path, files=files)
     choices = choices_of(series, config, wanted)
+    seen = {file for one in series for file in one.files} | {one.path for one in others}
     chosen, notes, failed = [], [], []
-    names = _names(path, choices)
     for choice in choices:
-        for scan in choice.scans:
-            folders, keys = tuple(one.folder for one in scan), tuple(one.key for one in scan)
-            chosen.append((names[keys], folders, keys))
-            notes.append(f"{names[keys]}: {', '.join(map(str, scan))}")
-        if choice.problem:
-            failed.append({"input": str(_folder(choice)), "reason": f"{_folder(choice)} {choice.problem}"})
-    failed += [{"input": str(one.path), "reason": f"{one.path}: {one.what}"} for one in others if one.trouble]
-    seen = {file for one in series for file in one.files} | {one.path for one in others if one.dicom}
-    return Studies(chosen, notes + _others_notes(path, others), failed, seen)
+        for name, scan in zip(_names(path, choice), choice.scans, strict=True):
+            chosen.append((name, tuple(one.folder for one in scan), tuple(one.key for one in scan)))
+        notes += _choice_notes(choice)
+    for choice in choices:
+        if choice.problem and not (chosen and wanted == AUTO and _is_of_another_kind(choice, config)):
+            failed.append({"input": str(folder_of(choice)), "reason": f"{folder_of(choice)} {choice.problem}"})
+    failed += [{"input": str(place), "reason": f"{place}: {what}"} for place, what in _troubles(others)]
+    notes += [f"{path}: passed over: {counted(others)}"] if counted(others) else []
+    for table in (one.path for one in others if one.what == "table of contents"):
+        notes += missing_files(table, seen)
+    return Studies(chosen, notes, failed, seen)
 
 
-def choices_of(series: Sequence[Series], config: ConfigDict, wanted: str) -> list[Choice]:
+def choices_of(series: Iterable[Series], config: ConfigDict, wanted: str) -> list[Choice]:
+    """What is segmented of each study."""
+    if kind_of(config.data.modalities) != "ct":
+        return [choose_mr(study, wanted, config.data.modalities) for study in by_study(series)]
     of_liver = tasks.task_of(config.stage).rule == "lits2017"
     return [choose_ct(study, wanted, of_liver) for study in by_study(series)]
 
 
-def _folder(choice: Choice) -> pathlib.Path:
-    import os
-
-    return pathlib.Path(os.path.commonpath([one.folder for one in choice.study]))
-
-
-def _names(path, choices):
-    return {
-        tuple(one.key for one in scan): _folder(choice).resolve().name for choice in choices for scan in choice.scans
-    }
+def folder_of(choice: Choice) -> pathlib.Path:
+    """The deepest folder that holds the whole study."""
+    return pathlib.Path(os.path.commonpath([file.parent for one in choice.study for file in one.files]))
 
 
-def _others_notes(path: pathlib.Path, others: Sequence[NotSeries]) -> list[str]:
-    counts = Counter(one.what for one in others if not one.trouble)
-    if not counts:
-        return []
-    return [f"{path}: passed over: {', '.join(f'{count} {what}' for what, count in counts.items())}"]
+def counted(others: Sequence[NotSeries]) -> str:
+    """How many there are of what, of files that are no image series."""
+    counts = Counter(one.what for one in others if not one.trouble and one.what != "table of contents")
+    return ", ".join(f"{count} {what}" if count == 1 else f"{count} of {what}" for what, count in counts.items())
+
+
+def _troubles(others: Sequence[NotSeries]) -> list[tuple[pathlib.Path, str]]:
+    """(file or folder, what is wrong), where many files of a folder share a fault, once."""
+    alike = defaultdict(list)
+    for one in others:
+        if one.trouble:
+            alike[one.path.parent, one.what].append(one.path)
+    return [
+        (paths[0], what) if len(paths) == 1 else (folder, f"{len(paths)} times {what}, such as {paths[0].name}")
+        for (folder, what), paths in alike.items()
+    ]
+
+
+def _is_of_another_kind(choice: Choice, config: ConfigDict) -> bool:
+    """Whether a study holds nothing that could be meant, such as a PET beside the CT."""
+    modality = kind_of(config.data.modalities).upper()
+    return all(one.modality != modality for one in choice.study)
+
+
+def _choice_notes(choice: Choice) -> list[str]:
+    chosen = [one for scan in choice.scans for one in scan]
+    doubts = [f"{one.folder}: series {one}: {warning}" for one in chosen for warning in one.warnings]
+    if not choice.passed_over or not chosen:
+        return doubts
+    named = "; ".join(f"{one}: {why}" for one, why in choice.passed_over[:_NAMED])
+    more = len(choice.passed_over) - _NAMED
+    named += f"; and {more} more, which --list shows" if more > 0 else ""
+    shown = ", ".join(map(str, chosen))
+    return [f"{folder_of(choice)}: segmented is series {shown}; passed over: {named}", *doubts]
+
+
+def _names(root: pathlib.Path, choice: Choice) -> list[str]:
+    """Of the study's scans: the folder's, with the description where there are several."""
+    base = _name_of(folder_of(choice), root)
+    if len(choice.scans) == 1:
+        return [base]
+    names = []
+    for one, *_ in choice.scans:
+        description = re.sub(r"[^\w.+-]+", "_", one.description).strip("_.").encode()[:_LONGEST_DESCRIPTION]
+        number = "" if one.number is None else f"{one.number}_"
+        name = f"{base}_{number}{description.decode(errors='ignore')}".rstrip("_")
+        names.append(name if name not in names else f"{name}-{names.count(name) + 1}")
+    return names
+
+
+def _name_of(folder: pathlib.Path, root: pathlib.Path) -> str:
+    """The folder's name, or that of one around it where it says of nobody: no higher than the one around `root`."""
+    folder, root = folder.resolve(), root.resolve()
+    around = [one for one in (folder, *folder.parents) if one.is_relative_to(root.parent) and one.name]
+    return next((one.name for one in around if not _OF_NOBODY.fullmatch(one.name)), folder.name)

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import pydicom
@@ -70,7 +70,6 @@ class NotSeries(NamedTuple):
     path: pathlib.Path
     what: str  # what it is, in words, or why nobody can tell
     trouble: bool = False  # whether a scan may be lost by it: it is locked or damaged
-    dicom: bool = True  # whether it is a DICOM file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,9 +91,14 @@ class Header:
     positions: tuple[tuple[float, ...], ...]  # (3,) mm, LPS, a frame; () where any is not known
 
     @property
-    def placed(self) -> bool:
-        """Whether it says where in space its pixels lie."""
-        return bool(self.orientation and self.spacing and self.positions)
+    def lacking(self) -> list[str]:
+        """The elements that it lacks, or that cannot be, of those that say where in space its pixels lie."""
+        places = {
+            "ImagePositionPatient": self.positions,
+            "ImageOrientationPatient": self.orientation,
+            "PixelSpacing": self.spacing,
+        }
+        return [name for name, value in places.items() if not value]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +134,7 @@ def walk(root: pathlib.Path, deep: bool = True) -> tuple[list[pathlib.Path], lis
             with os.scandir(folder) as entries:
                 children = sorted((one for one in entries if one.name[0] != "."), key=lambda one: natural(one.name))
         except OSError as error:
-            others.append(NotSeries(folder, f"cannot be read ({error.strerror})", True, False))
+            others.append(NotSeries(folder, f"cannot be read ({error.strerror})", True))
             return
         inner = []
         for child in children:
@@ -148,17 +152,15 @@ def walk(root: pathlib.Path, deep: bool = True) -> tuple[list[pathlib.Path], lis
     return files, others
 
 
-def read_headers(root: pathlib.Path, deep: bool = True) -> tuple[list[Header], list[NotSeries]]:
-    """The header of each image below `root` (directly in it where not `deep`), and what else of DICOM is there.
+def read_headers(files: Iterable[pathlib.Path]) -> tuple[list[Header], list[NotSeries]]:
+    """The header of each image among `files`, and what else of DICOM is there.
 
     Files that are no DICOM are left out, unless their name says that they should be; an image that does not say where
     it lies is a Header too.
     """
-    files, others = walk(root, deep)
     with quiet(), concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = [one for one in pool.map(_read, files) if one is not None]
-    headers = [one for one in found if isinstance(one, Header)]
-    return headers, others + [one for one in found if isinstance(one, NotSeries)]
+    return [one for one in found if isinstance(one, Header)], [one for one in found if isinstance(one, NotSeries)]
 
 
 def _read(path: pathlib.Path) -> Header | NotSeries | None:
@@ -212,7 +214,7 @@ def _header(path: pathlib.Path, data: pydicom.Dataset) -> Header:
         patient=text(data, "PatientID"),
         study=text(data, "StudyInstanceUID"),
         uid=text(data, "SeriesInstanceUID"),
-        modality=text(data, "Modality").upper(),
+        modality=text(data, "Modality").upper() or _modality(data),
         image_type=tuple(part.strip().upper() for part in _parts(data, "ImageType")),
         rows=int(_number(data, "Rows") or 0),
         columns=int(_number(data, "Columns") or 0),
@@ -243,6 +245,13 @@ def facts_of(data: pydicom.Dataset) -> Facts:
         study_date=text(data, "StudyDate"),
         study_description=_words(data, "StudyDescription"),
     )
+
+
+def _modality(data: pydicom.Dataset) -> str:
+    """By the SOP class, where an anonymizer left Modality out; "" where that says nothing either."""
+    sop_class = text(data, "SOPClassUID").removeprefix("1.2.840.10008.5.1.4.1.1.")
+    kinds = {"2": "CT", "4": "MR", "20": "NM", "3": "US", "6": "US", "128": "PT", "130": "PT"}
+    return kinds.get(sop_class.partition(".")[0], "")
 
 
 def _positions(data: pydicom.Dataset) -> tuple[tuple[float, ...], ...]:

@@ -11,11 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
-from raunet_jax.imaging.dicom_headers import Facts, Header, NotSeries, facts_of, read_headers, text
-from raunet_jax.imaging.grid import Path
+from raunet_jax.imaging.dicom_headers import Facts, Header, NotSeries, facts_of, read_headers, text, walk
+from raunet_jax.imaging.grid import Path, VolumeError
 from raunet_jax.names import natural
 
-__all__ = ["NotSeries", "Series", "find_series", "orientation_name"]
+__all__ = ["NotSeries", "Series", "files_of", "find_series", "listed", "orientation_name"]
 
 _SAME_PLACE_MM = 0.01
 _OBLIQUE = 0.9  # cosine of the angle from which an axis of the patient no longer gives a plane its name
@@ -31,7 +31,7 @@ _TELL_APART = {  # what may tell stacks at the same place apart, by which a seri
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Series:
     """The files of one stack of slices.
 
@@ -45,6 +45,7 @@ class Series:
         extent_mm: from the first slice's lower face to the last one's upper face.
         head: of the first file.
         facts: what that file says of the series.
+        ends: (3,) mm, LPS, of the first and the last slice.
         part: what tells it from other stacks of its UID, such as "AcquisitionNumber 2"; "" where it is the only one.
         warnings: what is doubtful about it.
     """
@@ -58,6 +59,7 @@ class Series:
     extent_mm: float
     head: Header
     facts: Facts
+    ends: tuple[tuple[float, ...], tuple[float, ...]]
     part: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -84,32 +86,61 @@ class Series:
 
     def __str__(self) -> str:
         number = "" if self.number is None else f"{self.number} "
+        description = f"'{self.description}'" if self.description else "without description"
         part = f", {self.part}" if self.part else ""
-        return f"{number}'{self.description}' ({self.modality}, {self.slices} slices{part})"
+        return f"{number}{description} ({self.modality}, {self.slices} slice{'s' * (self.slices != 1)}{part})"
 
 
-def find_series(root: Path, deep: bool = True) -> tuple[list[Series], list[NotSeries]]:
+def find_series(
+    root: Path, deep: bool = True, files: Iterable[pathlib.Path] | None = None
+) -> tuple[list[Series], list[NotSeries]]:
     """The image series at any depth below `root` (directly in it where not `deep`), and everything else of DICOM.
 
-    Files are grouped by patient, study, series and geometry across folders; where positions double, by what else tells
-    the stacks apart, such as AcquisitionNumber. A file that is there twice, byte for byte, counts once. Slices that
-    carry a SeriesInstanceUID each are one series where study, number, description and geometry are one.
+    Files are grouped by patient, series and geometry across folders; where positions double, by what else tells the
+    stacks apart, such as AcquisitionNumber. A file that is there twice, byte for byte, counts once. Slices that carry a
+    SeriesInstanceUID each are one series where study, number, description and geometry are one.
+
+    Args:
+        files: look at no others; None: all but hidden ones.
 
     Returns:
         The series in natural order of their folders and numbers, and what is no part of one. Nothing is raised for a
         file or folder that cannot be read: it is listed.
     """
-    headers, others = read_headers(pathlib.Path(root), deep)
+    files, locked = walk(pathlib.Path(root), deep) if files is None else (files, [])
+    headers, others = read_headers(files)
     headers, copies = _without_copies(headers)
     series, lost = [], []
     for group in _grouped(headers, _identity):
-        if any(header.placed for header in group):
-            series += _series_of(group)
+        if all(header.lacking for header in group):
+            whole = len(group) > 2 and group[0].modality in ("CT", "MR")  # more than a screenshot or two
+            lost += [NotSeries(one.path, f"image without {' and '.join(one.lacking)}", whole) for one in group]
         else:
-            lost += [NotSeries(one.path, "image that does not say where it lies") for one in group]
+            series += _series_of(group)
     series = _one_a_slice(series)
     series.sort(key=lambda one: (natural(str(one.folder)), one.number or 0, natural(one.key)))
-    return series, others + copies + lost
+    return series, locked + others + copies + lost
+
+
+def files_of(folder: Path, key: str) -> tuple[pathlib.Path, ...]:
+    """The files of the series `key` at any depth below `folder`.
+
+    Raises:
+        VolumeError: there is no such series.
+    """
+    series, _ = find_series(folder)
+    found = [one for one in series if one.key == key]
+    for one in found:
+        if one.folder == pathlib.Path(folder) or len(found) == 1:
+            return one.files
+    problem = f"holds no series {key}" + (f"; there is {listed(series)}" if series else "")
+    raise VolumeError(folder, problem, "choose one of these with --series, or see that its files are there")
+
+
+def listed(series: Sequence[Series], most: int = 6) -> str:
+    """The series in a few words each, for a sentence."""
+    words = "; ".join(str(one) for one in series[:most])
+    return words + (f"; and {len(series) - most} more" if len(series) > most else "")
 
 
 def orientation_name(orientation: Sequence[float]) -> str:
@@ -151,7 +182,7 @@ def _same_bytes(one: pathlib.Path, other: pathlib.Path) -> bool:
 
 def _series_of(group: Sequence[Header]) -> list[Series]:
     """The stacks of one SeriesInstanceUID; files that do not say where they lie stay with the largest."""
-    placed = [header for header in group if header.placed]
+    placed = [header for header in group if not header.lacking]
     stacks = [stack for same in _by_geometry(placed) for stack in _told_apart(same)]
     if len(stacks) > 1 and _a_folder_each([headers for headers, _ in stacks]):  # one UID for several patients
         stacks = [(headers, _FOLDER) for headers, _ in stacks]
@@ -159,7 +190,7 @@ def _series_of(group: Sequence[Header]) -> list[Series]:
     folder = _common_folder(group)
     series = []
     for index, (headers, part) in enumerate(stacks):
-        unplaced = [header for header in group if not header.placed] if index == 0 else []
+        unplaced = [header for header in group if header.lacking] if index == 0 else []
         key = group[0].uid or "-"
         series.append(_series(headers, unplaced, key if index == 0 else f"{key}/{index + 1}", folder, part))
     study = series[0].study  # a series belongs to one, whatever its files say
@@ -227,6 +258,9 @@ def _series(headers, unplaced, key: str, folder: pathlib.Path, part: str = "", w
     normal = _normal(headers[0].orientation)
     headers = sorted(headers, key=lambda header: (float(np.dot(header.positions[0], normal)), str(header.path)))
     places = _places(headers) * _SAME_PLACE_MM
+    ends = sorted(
+        (position for header in headers for position in header.positions), key=lambda one: np.dot(one, normal)
+    )
     head = headers[0]
     facts = facts_of(head.data)
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else facts.between or facts.thickness or 0.0
@@ -240,6 +274,7 @@ def _series(headers, unplaced, key: str, folder: pathlib.Path, part: str = "", w
         extent_mm=float(places[-1] - places[0]) + abs(spacing),
         head=head,
         facts=facts,
+        ends=(ends[0], ends[-1]),
         part=part,
         warnings=tuple(warnings),
     )

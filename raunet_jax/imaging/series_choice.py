@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from raunet_jax.imaging.dicom_series import Series
+from raunet_jax.imaging.dicom_series import Series, listed
 from raunet_jax.imaging.series_words import is_reformat, phase, region, shows_no_anatomy, tissue
 
 AUTO, ALL = "auto", "all"
@@ -52,12 +52,12 @@ def choose_ct(study: Sequence[Series], wanted: str = AUTO, of_liver: bool = True
     """
     if wanted not in (AUTO, ALL):
         return _choose_named(study, wanted)
-    unfit = {one.key: why for one in study if (why := _unfit(one))}
-    fit = [one for one in study if one.key not in unfit]
+    unfit = {one: why for one in study if (why := _unfit(one))}
+    fit = [one for one in study if one not in unfit]
     flat = [one for one in fit if one.plane == "axial" and not is_reformat(one)]
     turned = [one for one in fit if one not in flat]
     if flat:  # a reformat shows what these show
-        unfit |= {one.key: _turned_words(one) for one in turned}
+        unfit |= {one: _turned_words(one) for one in turned}
         fit = flat
     if not fit:
         return _nothing(study, unfit, "no CT series that can be segmented")
@@ -68,13 +68,15 @@ def choose_ct(study: Sequence[Series], wanted: str = AUTO, of_liver: bool = True
         chosen = ranked[:1]
         twins = [one for one in ranked if one.uid == chosen[0].uid and one.part and one.uid]
         if len(twins) > 1 and len({_rank(one, of_liver)[:-2] for one in twins}) == 1:
-            named = ", ".join(f"--series={one.key} ({one.part}, {one.slices} slices)" for one in twins[:3])
+            named = ", ".join(f"--series={one.key} ({one.part})" for one in twins[:3])
             problem = (
-                f"{len(twins)} stacks of slices at the same places under one SeriesInstanceUID; choose one: {named}"
+                f"holds {len(twins)} stacks of slices at the same places, told apart by "
+                f"{twins[0].part.split()[0]} alone; "
+                f"choose one: {named}{', …' if len(twins) > 3 else ''}"
             )
-            return Choice(tuple(study), (), tuple((one, unfit.get(one.key, "")) for one in study), problem)
-        unfit |= {one.key: _why_worse(one, chosen[0], of_liver) for one in ranked[1:]}
-    passed_over = tuple((one, unfit[one.key]) for one in study if one not in chosen)
+            return Choice(tuple(study), (), tuple((one, unfit.get(one, "")) for one in study), problem)
+        unfit |= {one: _why_worse(one, chosen[0], of_liver) for one in ranked[1:]}
+    passed_over = tuple((one, unfit[one]) for one in study if one not in chosen)
     return Choice(tuple(study), tuple((one,) for one in chosen), passed_over)
 
 
@@ -89,9 +91,8 @@ def matching(series: Iterable[Series], wanted: str) -> list[Series]:
     if re.fullmatch(r"\d{1,9}", wanted):
         return [one for one in series if one.number == int(wanted)]
     if re.fullmatch(r"[\d.]+(/\d+)?|-(/\d+)?", wanted):
-        return [one for one in series if wanted in (one.key, one.uid)] or [
-            one for one in series if one.key.startswith(wanted)
-        ]
+        whole = [one for one in series if one.key == wanted]
+        return whole or [one for one in series if one.key.startswith(wanted)]
     words = wanted.casefold()
     if any(sign in words for sign in "*?["):
         return [one for one in series if fnmatch.fnmatchcase(one.description.casefold(), words)]
@@ -99,26 +100,20 @@ def matching(series: Iterable[Series], wanted: str) -> list[Series]:
     return whole or [one for one in series if words and words in one.description.casefold()]
 
 
-def listed(series: Sequence[Series], most: int = 6) -> str:
-    """The series in a few words each, for a sentence."""
-    words = "; ".join(str(one) for one in series[:most])
-    return words + (f"; and {len(series) - most} more" if len(series) > most else "")
-
-
 def _choose_named(study: Sequence[Series], wanted: str) -> Choice:
     named = matching(study, wanted)
     chosen = [one for one in named if one.modality == "CT"]
-    why = {one.key: "not named by --series" for one in study} | {one.key: _modality_words(one) for one in named}
+    why = {one: "not named by --series" for one in study} | {one: _modality_words(one) for one in named}
     if not chosen:
         said = "no series" if not named else "no CT series"
         return _nothing(study, why, f"{said} that --series={wanted} names")
-    passed_over = tuple((one, why[one.key]) for one in study if one not in chosen)
+    passed_over = tuple((one, why[one]) for one in study if one not in chosen)
     return Choice(tuple(study), tuple((one,) for one in chosen), passed_over)
 
 
-def _nothing(study: Sequence[Series], why: dict[str, str], what: str) -> Choice:
+def _nothing(study: Sequence[Series], why: dict[Series, str], what: str) -> Choice:
     there = listed(study)
-    passed_over = tuple((one, why.get(one.key, "")) for one in study)
+    passed_over = tuple((one, why.get(one, "")) for one in study)
     return Choice(tuple(study), (), passed_over, f"holds {what}; there is {there}")
 
 

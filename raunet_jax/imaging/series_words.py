@@ -16,7 +16,7 @@ def plain(words: str) -> str:
 
 
 def _pattern(words: str, inside: str = "") -> re.Pattern:
-    """Of `words` as `plain` writes them, separated by commas: * any letters, # a digit; `inside`: also within a word."""
+    """Of `words` as `plain` writes them, separated by commas: * any letters, # a digit; `inside` a word too."""
     whole = [re.escape(one.strip()).replace(r"\*", r"\w*").replace(r"\#", r"\d") for one in words.split(",")]
     parts = [re.escape(one.strip()) for one in inside.split(",") if one.strip()]
     return re.compile("|".join([rf"(?<!\w)(?:{'|'.join(whole)})(?!\w)", *parts]))
