@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from raunet_jax import tasks
-from raunet_jax.imaging.dicom_series import NotSeries, Series, find_series
+from raunet_jax.imaging.dicom_series import TABLE_OF_CONTENTS, NotSeries, Series, find_series, listed
 from raunet_jax.imaging.dicomdir import missing_files
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.mr_choice import choose_mr
@@ -25,6 +25,9 @@ _OF_NOBODY = re.compile(  # names of folders that say what they hold, and not of
 )
 
 
+Scan = tuple[str, tuple[pathlib.Path, ...], tuple[str, ...]]
+
+
 class Studies(NamedTuple):
     """What DICOM there is at one path.
 
@@ -35,7 +38,7 @@ class Studies(NamedTuple):
         dicom_files: every file of which this says something.
     """
 
-    chosen: list[tuple[str, tuple[pathlib.Path, ...], tuple[str, ...]]]
+    chosen: list[Scan]
     notes: list[str]
     failed: list[dict]
     dicom_files: set[pathlib.Path]
@@ -51,7 +54,7 @@ def find_studies(
         wanted: auto | all | a SeriesNumber, a SeriesInstanceUID or its beginning, or a description with * and ?.
         files: of these below `path` alone; None: of all but hidden ones.
     """
-    series, others = find_series(path, files=files)
+    series, others = find_series(path, files=[path] if files is None and path.is_file() else files)
     choices = choices_of(series, config, wanted)
     seen = {file for one in series for file in one.files} | {one.path for one in others}
     chosen, notes, failed = [], [], []
@@ -59,14 +62,17 @@ def find_studies(
         for name, scan in zip(_names(path, choice), choice.scans, strict=True):
             chosen.append((name, tuple(one.folder for one in scan), tuple(one.key for one in scan)))
         notes += _choice_notes(choice)
-    for choice in choices:
-        if choice.problem and not (chosen and wanted == AUTO and _is_of_another_kind(choice, config)):
-            failed.append({"input": str(folder_of(choice)), "reason": f"{folder_of(choice)} {choice.problem}"})
+    for choice in (one for one in choices if one.problem):
+        folder = folder_of(choice)
+        if chosen and _is_of_another_kind(choice, config):
+            notes.append(f"{folder}: passed over: {listed(choice.study)}")
+        else:
+            failed.append({"input": str(folder), "reason": f"{folder} {choice.problem}"})
     failed += [{"input": str(place), "reason": f"{place}: {what}"} for place, what in _troubles(others)]
     notes += [f"{path}: passed over: {counted(others)}"] if counted(others) else []
-    for table in (one.path for one in others if one.what == "table of contents"):
+    for table in (one.path for one in others if one.what == TABLE_OF_CONTENTS):
         notes += missing_files(table, seen)
-    return Studies(chosen, notes, failed, seen)
+    return Studies(_told_apart(chosen, choices), notes, failed, seen)
 
 
 def choices_of(series: Iterable[Series], config: ConfigDict, wanted: str) -> list[Choice]:
@@ -84,8 +90,14 @@ def folder_of(choice: Choice) -> pathlib.Path:
 
 def counted(others: Sequence[NotSeries]) -> str:
     """How many there are of what, of files that are no image series."""
-    counts = Counter(one.what for one in others if not one.trouble and one.what != "table of contents")
-    return ", ".join(f"{count} {what}" if count == 1 else f"{count} of {what}" for what, count in counts.items())
+    alike = defaultdict(list)
+    for one in others:
+        if not one.trouble and one.what != TABLE_OF_CONTENTS:
+            alike[one.what].append(one.path.name)
+    return ", ".join(
+        f"{len(names)} {'times ' * (len(names) > 1)}{what} ({names[0]}{', …' * (len(names) > 1)})"
+        for what, names in alike.items()
+    )
 
 
 def _troubles(others: Sequence[NotSeries]) -> list[tuple[pathlib.Path, str]]:
@@ -119,17 +131,27 @@ def _choice_notes(choice: Choice) -> list[str]:
 
 
 def _names(root: pathlib.Path, choice: Choice) -> list[str]:
-    """Of the study's scans: the folder's, with the description where there are several."""
+    """Of the study's scans: the folder's, with the series where there are several."""
     base = _name_of(folder_of(choice), root)
-    if len(choice.scans) == 1:
-        return [base]
-    names = []
-    for one, *_ in choice.scans:
-        description = re.sub(r"[^\w.+-]+", "_", one.description).strip("_.").encode()[:_LONGEST_DESCRIPTION]
-        number = "" if one.number is None else f"{one.number}_"
-        name = f"{base}_{number}{description.decode(errors='ignore')}".rstrip("_")
-        names.append(name if name not in names else f"{name}-{names.count(name) + 1}")
-    return names
+    return [base] if len(choice.scans) == 1 else [f"{base}_{_slug(scan[0])}" for scan in choice.scans]
+
+
+def _slug(one: Series) -> str:
+    """Number and description as a part of a file's name."""
+    words = re.sub(r"[^\w.+-]+", "_", one.description).strip("_.").encode()[:_LONGEST_DESCRIPTION]
+    return f"{'' if one.number is None else one.number}_{words.decode(errors='ignore')}".strip("_")
+
+
+def _told_apart(chosen: list[Scan], choices: Sequence[Choice]) -> list[Scan]:
+    """`chosen`, those of one name (studies that lie in one folder) by their series too, and by a number at last."""
+    counts = Counter(name for name, *_ in chosen)
+    scans = [scan for choice in choices for scan in choice.scans]
+    named, taken = [], Counter()
+    for (name, *rest), scan in zip(chosen, scans, strict=True):
+        name = f"{name}_{_slug(scan[0])}".rstrip("_") if counts[name] > 1 else name
+        taken[name] += 1
+        named.append((name if taken[name] == 1 else f"{name}-{taken[name]}", *rest))
+    return named
 
 
 def _name_of(folder: pathlib.Path, root: pathlib.Path) -> str:

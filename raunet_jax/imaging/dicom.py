@@ -14,6 +14,7 @@ from raunet_jax.imaging.dicom_files import (
     read_pixels,
     unreadable,
 )
+from raunet_jax.imaging.dicom_series import files_of, find_series, listed
 from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError, check_affine
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts toward left and back, NIfTI toward right and front
@@ -29,8 +30,10 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 @quiet()
-def read_dicom_series(folder: Path) -> Volume:
-    """Read the CT slices that lie directly in `folder`, whatever their names, as one volume of int16 HU.
+def read_dicom_series(folder: Path, series: str = "") -> Volume:
+    """Read the CT slices of one series, whatever their names, as one volume of int16 HU.
+
+    `series` is the key of one at any depth below `folder`; without it there must be one directly in `folder`.
 
     Slices are ordered by their position along the slice normal. Files that are no image slice (reports, structure
     sets, localizers, other files) are passed over. The grid's axes are (column, row, slice); a tilted gantry shears it.
@@ -39,35 +42,40 @@ def read_dicom_series(folder: Path) -> Volume:
         VolumeError: slices are missing, doubled, unevenly spaced or of several series, are no CT, or cannot be decoded.
     """
     folder = pathlib.Path(folder)
-    slices = series_slices(folder)
+    slices = series_slices(folder, series)
     affine = _affine(slices, folder)
     rows, columns = slices[0].shape
     values = np.empty((columns, rows, len(slices)), np.int16, order="F")
     for index, one in enumerate(slices):
         values[:, :, index] = _hounsfield(one).T
     grid = Grid(values.shape, affine, None)
-    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, folder.resolve().name)
+    name, doubts = folder.resolve().name, _doubts_of_series(slices)
+    return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, name, warnings=doubts)
 
 
 @quiet()
-def series_slices(folder: Path) -> list[Slice]:
+def series_slices(folder: Path, series: str = "") -> list[Slice]:
     """The slices of the one CT series in `folder`, in the order of the third axis of its grid; no pixel is read.
+
+    `series` is the key of one at any depth below; without it, slices of other modalities are passed over.
 
     Raises:
         VolumeError: there is none, they are of several series or several sizes, or are no CT.
     """
     folder = pathlib.Path(folder)
-    slices = _find_slices(folder)
+    slices = _find_slices(folder, series)
+    if not series:
+        slices = _of_one_series(slices, folder, "CT")
     _check_series(slices, folder)
     normal = slices[0].normal
     return sorted(slices, key=lambda one: float(one.position @ normal))
 
 
-def _find_slices(folder: pathlib.Path) -> list[Slice]:
+def _find_slices(folder: pathlib.Path, series: str = "") -> list[Slice]:
     if not folder.is_dir():
         raise VolumeError(folder, "not a folder", "give the folder that holds the files of one DICOM series")
     slices, unplaced = [], []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in files_of(folder, series) if series else sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise unreadable(path)
@@ -91,18 +99,25 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
     return slices
 
 
+def _of_one_series(slices: list[Slice], folder: pathlib.Path, modality: str) -> list[Slice]:
+    """Those of the only series that lies directly in `folder`, or the only one of `modality` there."""
+    if len({one.series for one in slices}) == 1:
+        return slices
+    series, _ = find_series(folder, deep=False)
+    fit = [one for one in series if one.modality == modality]
+    if len(fit) == 1:
+        return [one for one in slices if one.path in fit[0].files]
+    problem = f"holds {len(series)} series: {listed(series)}"
+    remedy = "choose one with --series (--list shows them), or put each into a folder of its own"
+    raise VolumeError(folder, problem, remedy)
+
+
+def _doubts_of_series(slices: list[Slice]) -> tuple[str, ...]:
+    count = len({one.series for one in slices})
+    return () if count == 1 else (f"{len(slices)} slices of {count} SeriesInstanceUIDs are read as one series",)
+
+
 def _check_series(slices: list[Slice], folder: pathlib.Path) -> None:
-    by_series: dict[str, list[Slice]] = {}
-    for one in slices:
-        by_series.setdefault(one.series, []).append(one)
-    if len(by_series) > 1:
-        listed = "; ".join(
-            f"{uid or 'no SeriesInstanceUID'} ({group[0].description or 'no description'}, {group[0].modality}, "
-            f"{len(group)} slices, such as {group[0].path.name})"
-            for uid, group in by_series.items()
-        )
-        problem = f"holds {len(by_series)} series: {listed}"
-        raise VolumeError(folder, problem, "put each series into a folder of its own")
     first = slices[0]
     for one in slices:
         if one.modality != "CT":

@@ -15,9 +15,9 @@ from raunet_jax.imaging.dicom_files import quiet
 from raunet_jax.names import NIFTI, natural
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-TABLE_OF_CONTENTS = "DICOMDIR"
+TABLE_OF_CONTENTS = "table of contents"
 _NO_IMAGE = {  # SOP class, or what it begins with, below 1.2.840.10008.: what such a file is (PS3.4 B.5)
-    "1.3.10": "table of contents",
+    "1.3.10": TABLE_OF_CONTENTS,
     "5.1.4.1.1.7": "secondary capture",
     "5.1.4.1.1.9": "waveform",
     "5.1.4.1.1.11": "presentation state",
@@ -174,8 +174,8 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
             if not marked and start[:4] not in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00"):
                 what = f"not a readable DICOM file ({path.stat().st_size} bytes)"
                 return NotSeries(path, what, True) if named_so else None
-            if path.name.upper() == TABLE_OF_CONTENTS:
-                return NotSeries(path, "table of contents")
+            if path.name.upper() == "DICOMDIR":
+                return NotSeries(path, TABLE_OF_CONTENTS)
             file.seek(0)
             data = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_TAGS)
             header = _header(path, data)

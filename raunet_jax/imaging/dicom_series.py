@@ -11,11 +11,20 @@ from functools import cached_property
 
 import numpy as np
 
-from raunet_jax.imaging.dicom_headers import Facts, Header, NotSeries, facts_of, read_headers, text, walk
+from raunet_jax.imaging.dicom_headers import (
+    TABLE_OF_CONTENTS,
+    Facts,
+    Header,
+    NotSeries,
+    facts_of,
+    read_headers,
+    text,
+    walk,
+)
 from raunet_jax.imaging.grid import Path, VolumeError
 from raunet_jax.names import natural
 
-__all__ = ["NotSeries", "Series", "files_of", "find_series", "listed", "orientation_name"]
+__all__ = ["TABLE_OF_CONTENTS", "NotSeries", "Series", "files_of", "find_series", "listed", "orientation_name"]
 
 _SAME_PLACE_MM = 0.01
 _OBLIQUE = 0.9  # cosine of the angle from which an axis of the patient no longer gives a plane its name
