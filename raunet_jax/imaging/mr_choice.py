@@ -90,7 +90,6 @@ def _best(candidates: Sequence[Series], like: Series) -> Series | None:
 
 def _differences(one: Series, other: Series) -> str:
     """In what the grids of two series differ; "" where they are one."""
-    frames = {one.facts.frame_of_reference, other.facts.frame_of_reference} - {""}
     if (one.head.rows, one.head.columns, one.slices) != (other.head.rows, other.head.columns, other.slices):
         return f"{_size(one)} voxels, not {_size(other)}"
     if not np.allclose(one.head.orientation, other.head.orientation, atol=1e-2):
@@ -100,7 +99,8 @@ def _differences(one: Series, other: Series) -> str:
     apart = max(np.linalg.norm(np.subtract(a, b)) for a, b in zip(one.ends, other.ends, strict=True))
     if apart > GRID_TOLERANCE_MM:
         return f"{apart:.1f} mm away"
-    return "another frame of reference: the patient may have moved" if len(frames) > 1 else ""
+    same_frame = one.facts.frame_of_reference == other.facts.frame_of_reference
+    return "" if same_frame else "another frame of reference: the patient may have moved"
 
 
 def _size(one: Series) -> str:
