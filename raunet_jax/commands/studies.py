@@ -15,6 +15,7 @@ from raunet_jax.imaging.dicomdir import missing_files
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.mr_choice import choose_mr
 from raunet_jax.imaging.series_choice import AUTO, Choice, by_study, choose_ct
+from raunet_jax.imaging.series_words import plain
 
 _NAMED = 6  # series that are passed over, before the rest of them is but counted
 _LONGEST_DESCRIPTION = 40  # bytes of one in a name
@@ -132,7 +133,7 @@ def _choice_notes(choice: Choice) -> list[str]:
 
 def _names(root: pathlib.Path, choice: Choice) -> list[str]:
     """Of the study's scans: the folder's, with the series where there are several."""
-    base = _name_of(folder_of(choice), root)
+    base = _name_of(folder_of(choice), root, choice)
     return [base] if len(choice.scans) == 1 else [f"{base}_{_slug(scan[0])}" for scan in choice.scans]
 
 
@@ -154,8 +155,22 @@ def _told_apart(chosen: list[Scan], choices: Sequence[Choice]) -> list[Scan]:
     return named
 
 
-def _name_of(folder: pathlib.Path, root: pathlib.Path) -> str:
-    """The folder's name, or that of one around it where it says of nobody: no higher than the one around `root`."""
+def _name_of(folder: pathlib.Path, root: pathlib.Path, choice: Choice) -> str:
+    """The folder's name; where that says what is in it and not of whom, those around it too: up to that around `root`.
+
+    A folder called as its study is called gives a part of the name, one called as its series or by its kind none.
+    """
     folder, root = folder.resolve(), root.resolve()
-    around = [one for one in (folder, *folder.parents) if one.is_relative_to(root.parent) and one.name]
-    return next((one.name for one in around if not _OF_NOBODY.fullmatch(one.name)), folder.name)
+    names = []
+    for one in (one.name for one in (folder, *folder.parents) if one.is_relative_to(root.parent) and one.name):
+        if _OF_NOBODY.fullmatch(one) or any(_says(one, series.description) for series in choice.study):
+            continue
+        names.insert(0, one)
+        facts = choice.study[0].facts
+        if not _says(one, facts.study_description) and not _says(one, facts.study_date):
+            break
+    return "_".join(names) or folder.name
+
+
+def _says(name: str, words: str) -> bool:
+    return len(words) > 2 and plain(words) in plain(name)
