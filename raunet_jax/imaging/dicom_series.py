@@ -173,7 +173,7 @@ def _grouped(headers: Iterable[Header], key: Callable[[Header], Hashable]) -> li
 def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[NotSeries]]:
     kept, copies = [], []
     first: dict[str, Header] = {}
-    for header in headers:
+    for header in sorted(headers, key=lambda header: len(str(header.path))):  # "IM1", not "IM1 copy", is the original
         other = first.setdefault(header.sop, header) if header.sop else header
         if other is not header and _same_bytes(other.path, header.path):
             copies.append(NotSeries(header.path, "copy of another file"))
