@@ -156,19 +156,20 @@ def _told_apart(chosen: list[Scan], choices: Sequence[Choice]) -> list[Scan]:
 
 
 def _name_of(folder: pathlib.Path, root: pathlib.Path, choice: Choice) -> str:
-    """The folder's name; where that says what is in it and not of whom, those around it too: up to that around `root`.
+    """The folder's name; where that says what is in it and not of whom, those around it too, up to `root`.
 
     A folder called as its study is called gives a part of the name, one called as its series or by its kind none.
     """
     folder, root = folder.resolve(), root.resolve()
-    names = []
-    for one in (one.name for one in (folder, *folder.parents) if one.is_relative_to(root.parent) and one.name):
+    facts, names = choice.study[0].facts, []
+    for one in (one.name for one in (folder, *folder.parents) if one.is_relative_to(root)):
         if _OF_NOBODY.fullmatch(one) or any(_says(one, series.description) for series in choice.study):
             continue
         names.insert(0, one)
-        facts = choice.study[0].facts
         if not _says(one, facts.study_description) and not _says(one, facts.study_date):
             break
+    if not names and _OF_NOBODY.fullmatch(root.name) and root.parent.name:
+        names = [root.parent.name]
     return "_".join(names) or folder.name
 
 
