@@ -76,6 +76,15 @@ def test_a_wanted_series_that_is_not_there_is_a_failure_that_lists_what_is(pacs)
     assert "no series that --series=hepatic* names; there is 2 'Abdomen nativ' (CT, 17 slices)" in failure["reason"]
 
 
+def test_a_uid_is_of_one_study_and_no_other_lacks_it(tmp_path):
+    uid = write_series(tmp_path / "a", "one", 4)
+    write_series(tmp_path / "b", "two", 4, StudyInstanceUID="1.2.9")
+    found = find_studies(tmp_path, CT, uid)
+    assert [scan[2] for scan in found.chosen] == [(uid,)] and found.failed == []
+    assert [failure["input"] for failure in find_studies(tmp_path, CT, "one").failed] == [str(tmp_path / "b")]
+    assert len(find_studies(tmp_path, CT, "9.9").failed) == 2
+
+
 def test_each_study_of_a_folder_gives_a_scan_named_by_its_folder(tmp_path):
     for patient in ("anna", "bert"):
         for number, phase in enumerate(("portal", "native"), 1):
@@ -110,7 +119,7 @@ def test_two_studies_in_one_folder_are_named_by_their_series(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "generic", ["DICOM", "ST000000", "CT", "1.2.840.113619.2.55", "20240229", "export-2", "a PORTAL scan"]
+    "generic", ["DICOM", "ST000000", "PT000001", "CT", "1.2.840.113619.2.55", "20240229", "export-2", "a PORTAL scan"]
 )
 def test_folders_that_say_what_they_hold_give_their_name_to_no_scan(tmp_path, generic):
     write_series(tmp_path / "patient7" / generic, "portal", 2)

@@ -14,14 +14,14 @@ from raunet_jax.imaging.dicom_series import TABLE_OF_CONTENTS, NotSeries, Series
 from raunet_jax.imaging.dicomdir import missing_files
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.mr_choice import choose_mr
-from raunet_jax.imaging.series_choice import AUTO, Choice, by_study, choose_ct
+from raunet_jax.imaging.series_choice import AUTO, Choice, by_study, choose_ct, is_uid
 from raunet_jax.imaging.series_words import plain
 
 _NAMED = 6  # series that are passed over, before the rest of them is but counted
 _LONGEST_DESCRIPTION = 40  # bytes of one in a name
 _OF_NOBODY = re.compile(  # names of folders that say what they hold, and not of whom
     r"(ct|mri?|scans?|images?|data|series|study|patient_dicom|dicom|dicomobj|dcm|export)[-_ ]?\d{0,3}"
-    r"|(pa|pat|st|stu|se|ser|sr|im|s|i)?[-_ ]?\d{5,}|[\d.]{12,}",
+    r"|(pa|pat|pt|st|stu|se|ser|sr|im|s|i)?[-_ ]?\d{5,}|[\d.]{12,}",
     re.IGNORECASE,
 )
 
@@ -65,6 +65,8 @@ def find_studies(
         notes += _choice_notes(choice)
     for choice in (one for one in choices if one.problem):
         folder = folder_of(choice)
+        if chosen and is_uid(wanted):  # which is of one study, and no other lacks it
+            continue
         if chosen and _is_of_another_kind(choice, config):
             notes.append(f"{folder}: passed over: {listed(choice.study)}")
         else:

@@ -90,7 +90,7 @@ def matching(series: Iterable[Series], wanted: str) -> list[Series]:
     series = list(series)
     if re.fullmatch(r"\d{1,9}", wanted):
         return [one for one in series if one.number == int(wanted)]
-    if re.fullmatch(r"[\d.]+(/\d+)?|-(/\d+)?", wanted):
+    if is_uid(wanted):
         whole = [one for one in series if one.key == wanted]
         return whole or [one for one in series if one.key.startswith(wanted)]
     words = wanted.casefold()
@@ -98,6 +98,11 @@ def matching(series: Iterable[Series], wanted: str) -> list[Series]:
         return [one for one in series if fnmatch.fnmatchcase(one.description.casefold(), words)]
     whole = [one for one in series if one.description.casefold() == words]
     return whole or [one for one in series if words and words in one.description.casefold()]
+
+
+def is_uid(wanted: str) -> bool:
+    """Whether `wanted` is a key of a series, or how keys begin, and neither a number nor a description."""
+    return bool(re.fullmatch(r"\d*\.[\d.]*(/\d+)?|\d{10,}|-(/\d+)?", wanted))
 
 
 def _choose_named(study: Sequence[Series], wanted: str) -> Choice:
