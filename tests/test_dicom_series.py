@@ -262,3 +262,17 @@ def test_a_multi_frame_file_is_a_series_of_its_frames(tmp_path):
 )
 def test_planes_are_named_by_their_normal(orientation, name):
     assert orientation_name(orientation) == name
+
+
+def test_elements_that_cannot_be_read_leave_the_series_together(tmp_path):
+    """Each byte that a damaged disk may change: what is listed may differ, nothing is raised."""
+    write_series(tmp_path / "p", "s", 3, ContrastBolusAgent="Ultravist", ConvolutionKernel="B30f")
+    path, random = tmp_path / "p" / "IM0001", np.random.default_rng(0)
+    content = path.read_bytes()
+    for place in random.integers(132, len(content) - 40, 150):
+        path.write_bytes(content[:place] + bytes(random.integers(0, 256, 4, np.uint8)) + content[place + 4 :])
+        series, others = find_series(tmp_path)
+        assert {file for one in series for file in one.files} | {one.path for one in others} >= {
+            tmp_path / "p" / name for name in ("IM0000", "IM0002")
+        }
+        assert sum(len(one.files) for one in series) + len(others) == 3

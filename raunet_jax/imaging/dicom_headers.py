@@ -2,15 +2,16 @@
 
 import concurrent.futures
 import dataclasses
-import math
+import filecmp
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pydicom
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import tag_for_keyword
 
+from raunet_jax.imaging.dicom_elements import items, number, numbers, parts, text, words
 from raunet_jax.imaging.dicom_files import quiet
 from raunet_jax.names import NIFTI, natural
 
@@ -60,7 +61,6 @@ _TAGS = [
     ConvolutionKernel ContrastBolusAgent ContrastBolusAgentSequence EchoTime RepetitionTime InversionTime
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence""".split()
 ]
-_ASCII = ("UI", "CS", "DS", "IS", "DA", "TM", "LO", "SH")  # or nearly so, where a text is but to be compared
 _THREADS = 8  # to wait for a network drive; parsing itself runs one at a time
 
 
@@ -215,35 +215,36 @@ def _header(path: pathlib.Path, data: pydicom.Dataset) -> Header:
         study=text(data, "StudyInstanceUID"),
         uid=text(data, "SeriesInstanceUID"),
         modality=text(data, "Modality").upper() or _modality(data),
-        image_type=tuple(part.strip().upper() for part in _parts(data, "ImageType")),
-        rows=int(_number(data, "Rows") or 0),
-        columns=int(_number(data, "Columns") or 0),
-        orientation=_numbers(data, "ImageOrientationPatient", 6),
-        spacing=_numbers(data, "PixelSpacing", 2),
+        image_type=tuple(part.strip().upper() for part in parts(data, "ImageType")),
+        rows=int(number(data, "Rows") or 0),
+        columns=int(number(data, "Columns") or 0),
+        orientation=numbers(data, "ImageOrientationPatient", 6),
+        spacing=numbers(data, "PixelSpacing", 2),
         positions=_positions(data),
     )
 
 
 def facts_of(data: pydicom.Dataset) -> Facts:
-    number = _number(data, "SeriesNumber")
+    """What a file says of its series."""
+    series = number(data, "SeriesNumber")
     agent = text(data, "ContrastBolusAgent")
-    if not agent and data.get("ContrastBolusAgentSequence"):
-        agent = text(data.ContrastBolusAgentSequence[0], "CodeMeaning") or "yes"
+    for one in items(data, "ContrastBolusAgentSequence")[:1] if not agent else ():
+        agent = text(one, "CodeMeaning") or "yes"
     return Facts(
-        number=None if number is None else int(number),
-        description=_words(data, "SeriesDescription"),
-        protocol=_words(data, "ProtocolName"),
+        number=None if series is None else int(series),
+        description=words(data, "SeriesDescription"),
+        protocol=words(data, "ProtocolName"),
         body_part=text(data, "BodyPartExamined"),
-        kernel=" ".join(_parts(data, "ConvolutionKernel")).strip(),
+        kernel=" ".join(parts(data, "ConvolutionKernel")).strip(),
         agent="" if agent.lower() in ("no", "none", "0", "n") else agent,
-        thickness=_number(data, "SliceThickness"),
-        between=_number(data, "SpacingBetweenSlices"),
+        thickness=number(data, "SliceThickness"),
+        between=number(data, "SpacingBetweenSlices"),
         frame_of_reference=text(data, "FrameOfReferenceUID"),
-        echo_time=_number(data, "EchoTime") or _number(data, "EffectiveEchoTime"),
-        repetition_time=_number(data, "RepetitionTime"),
-        inversion_time=_number(data, "InversionTime") or _number(data, "InversionTimes"),
+        echo_time=number(data, "EchoTime") or number(data, "EffectiveEchoTime"),
+        repetition_time=number(data, "RepetitionTime"),
+        inversion_time=number(data, "InversionTime") or number(data, "InversionTimes"),
         study_date=text(data, "StudyDate"),
-        study_description=_words(data, "StudyDescription"),
+        study_description=words(data, "StudyDescription"),
     )
 
 
@@ -255,71 +256,30 @@ def _modality(data: pydicom.Dataset) -> str:
 
 
 def _positions(data: pydicom.Dataset) -> tuple[tuple[float, ...], ...]:
-    frames = max(int(_number(data, "NumberOfFrames") or 1), 1)
+    frames = max(int(number(data, "NumberOfFrames") or 1), 1)
     if frames == 1:
-        position = _numbers(data, "ImagePositionPatient", 3)
+        position = numbers(data, "ImagePositionPatient", 3)
         return (position,) if position else ()
-    planes = [one.get("PlanePositionSequence") for one in data.get("PerFrameFunctionalGroupsSequence") or ()]
-    positions = tuple(_numbers(plane[0], "ImagePositionPatient", 3) if plane else None for plane in planes)
+    planes = [items(one, "PlanePositionSequence") for one in items(data, "PerFrameFunctionalGroupsSequence")]
+    positions = tuple(numbers(plane[0], "ImagePositionPatient", 3) if plane else None for plane in planes)
     return positions if len(positions) == frames and all(positions) else ()
 
 
-def _places(data: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
-    """Where an element may stand: by itself, or in the functional groups of a multi-frame file (PS3.3 C.7.6.16)."""
-    yield data
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        if groups in data:
-            for group in data[groups].value[:1]:
-                yield from (element.value[0] for element in group if element.VR == "SQ" and element.value)
-
-
-def _parts(data: pydicom.Dataset, name: str) -> list[str]:
-    """The values of an element, none of them in a character set of its own; [] where it is nowhere."""
-    tag = tag_for_keyword(name)
-    for place in _places(data):
-        element = place.get_item(tag)
-        if element is None:
-            continue
-        value, kind = element.value, element.VR or dictionary_VR(tag)
-        if isinstance(value, bytes) and kind in _ASCII:  # pydicom takes ten times as long to make its own kinds of it
-            value = value.decode("latin-1").rstrip("\0 ").split("\\")
-        elif isinstance(value, bytes) and kind == "US" and len(value) == 2:
-            value = int.from_bytes(value, "little" if element.is_little_endian else "big")
+def without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[NotSeries]]:
+    """`headers` without those of files that are there twice, byte for byte under one SOPInstanceUID, and these."""
+    kept, copies = [], []
+    first: dict[str, Header] = {}
+    for header in sorted(headers, key=lambda header: len(str(header.path))):  # "IM1", not "IM1 copy", is the original
+        other = first.setdefault(header.sop, header) if header.sop else header
+        if other is not header and _same_bytes(other.path, header.path):
+            copies.append(NotSeries(header.path, "copy of another file"))
         else:
-            value = place[tag].value
-        if value is not None and value != "" and value != [""]:
-            return [str(value)] if isinstance(value, str) or not hasattr(value, "__len__") else list(map(str, value))
-    return []
+            kept.append(header)
+    return kept, copies
 
 
-def text(data: pydicom.Dataset, name: str) -> str:
-    """An element's values joined by backslashes, as they are stored; "" where it is nowhere."""
-    return _clean("\\".join(_parts(data, name)))
-
-
-def _words(data: pydicom.Dataset, name: str) -> str:
-    """Text of a person's, in the file's character set."""
+def _same_bytes(one: pathlib.Path, other: pathlib.Path) -> bool:
     try:
-        return _clean(str(data.get(name) or ""))
-    except Exception:  # bytes that are not of that set
-        return text(data, name)
-
-
-def _clean(words: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
-
-
-def _numbers(data: pydicom.Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(map(float, _parts(data, name)))
-    except ValueError:
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
-
-
-def _number(data: pydicom.Dataset, name: str) -> float | None:
-    try:
-        number = float(_parts(data, name)[0])
-    except (IndexError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False

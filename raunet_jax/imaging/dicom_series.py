@@ -1,7 +1,6 @@
 """Which DICOM files below a folder make up which series: told by their headers, wherever the files lie."""
 
 import dataclasses
-import filecmp
 import math
 import os
 import pathlib
@@ -11,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from raunet_jax.imaging.dicom_elements import text
 from raunet_jax.imaging.dicom_headers import (
     TABLE_OF_CONTENTS,
     Facts,
@@ -18,8 +18,8 @@ from raunet_jax.imaging.dicom_headers import (
     NotSeries,
     facts_of,
     read_headers,
-    text,
     walk,
+    without_copies,
 )
 from raunet_jax.imaging.grid import Path, VolumeError
 from raunet_jax.names import natural
@@ -118,7 +118,7 @@ def find_series(
     """
     files, locked = walk(pathlib.Path(root), deep) if files is None else (files, [])
     headers, others = read_headers(files)
-    headers, copies = _without_copies(headers)
+    headers, copies = without_copies(headers)
     series, lost = [], []
     for group in _grouped(headers, _identity):
         if all(header.lacking for header in group):
@@ -168,25 +168,6 @@ def _grouped(headers: Iterable[Header], key: Callable[[Header], Hashable]) -> li
     for header in headers:
         groups[key(header)].append(header)
     return list(groups.values())
-
-
-def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[NotSeries]]:
-    kept, copies = [], []
-    first: dict[str, Header] = {}
-    for header in sorted(headers, key=lambda header: len(str(header.path))):  # "IM1", not "IM1 copy", is the original
-        other = first.setdefault(header.sop, header) if header.sop else header
-        if other is not header and _same_bytes(other.path, header.path):
-            copies.append(NotSeries(header.path, "copy of another file"))
-        else:
-            kept.append(header)
-    return kept, copies
-
-
-def _same_bytes(one: pathlib.Path, other: pathlib.Path) -> bool:
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _series_of(group: Sequence[Header]) -> list[Series]:
