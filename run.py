@@ -32,6 +32,13 @@ flags.DEFINE_multi_string(
     "input", [], "predict: a NIfTI file, DICOM or BraTS case folder, or a folder of these; repeatable"
 )
 flags.DEFINE_string("output", "", "predict: folder for masks; score: the scores.json; evaluate: folder for scores")
+flags.DEFINE_string(
+    "series",
+    "auto",
+    "predict: which series of a DICOM study: auto (the one that suits best; the choice is said), all (axial CT), a "
+    "SeriesNumber, a SeriesInstanceUID or how it begins, or a description, capitals or not, such as 'portal*'",
+)
+flags.DEFINE_bool("list", False, "predict: only print the table of DICOM series below --input and which are chosen")
 flags.DEFINE_bool("probabilities", False, "predict: write probability maps too")
 flags.DEFINE_bool(
     "uncertainty",
@@ -71,13 +78,13 @@ def main(arguments) -> int:
     logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report each step of theirs
     progress.log_to_stderr()
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
-    others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json")}
+    others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json", "series")}
     workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None
     asked = request.Request(
         workdir=workdir, input=[os.path.expanduser(path) for path in given.input], **paths, **others
     )
     try:
-        return commands.load(given.mode)(asked)
+        return commands.load(given.mode, given.list)(asked)
     except signals.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_status

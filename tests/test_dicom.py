@@ -173,8 +173,8 @@ def test_two_series_in_a_folder_are_named(folder):
     write_series(folder)
     write_series(folder, range(3), name="other_{}", series="4.5.6")
     words = (
-        r"holds 2 series: 1.2.3 \(abdomen 1.2.3, CT, 6 slices, such as .*; "
-        r"4.5.6 \(abdomen 4.5.6, CT, 3 slices, such as other_.*folder of its own"
+        r"holds 2 series: 'abdomen 1.2.3' \(CT, 6 slices\); 'abdomen 4.5.6' \(CT, 3 slices\); "
+        r"choose one with --series .*folder of its own"
     )
     with pytest.raises(VolumeError, match=words):
         read_dicom_series(folder)

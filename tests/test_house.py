@@ -27,7 +27,7 @@ MAY_IMPORT = {  # room -> the rooms below it; every room may import itself, and 
 }
 SPEAK = ("commands", "run")  # standard output is theirs
 WITHOUT_JAX = ("imaging", "scores", "data_prep", "report")
-RUN_NO_NETWORK = "request score verify prepare report inputs".split()  # of commands/
+RUN_NO_NETWORK = "request score verify prepare report inputs studies series_table".split()  # of commands/
 NAMED_TUPLES = ("_asdict", "_fields", "_make", "_replace")  # public, for all their underscores
 
 

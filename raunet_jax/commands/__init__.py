@@ -13,9 +13,10 @@ MODES = {  # mode -> "module:function" of this package; the function takes a Req
     "inspect": "inspect:run",
     "report": "report:run",
 }
+LISTING = "series_table:run"  # in place of any mode, with --list
 
 
-def load(mode: str) -> Callable:
-    """The function of `mode`, whose module and all that it imports are loaded now."""
-    module, function = MODES[mode].split(":")
+def load(mode: str, listing: bool = False) -> Callable:
+    """The function of `mode`, or that of `listing`; its module and all that it imports are loaded now."""
+    module, function = (LISTING if listing else MODES[mode]).split(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)

@@ -29,6 +29,7 @@ class Request:
     probabilities: bool = False
     uncertainty: bool = False
     json: bool = False
+    series: str = "auto"
 
     @property
     def run(self) -> pathlib.Path:

@@ -8,6 +8,7 @@ from pydicom.uid import UID
 from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, quiet, read_elements, read_slices, unreadable
 from raunet_jax.imaging.dicom_geometry import stack_slices
 from raunet_jax.imaging.dicom_pixels import read_values, resample_slices
+from raunet_jax.imaging.dicom_series import files_of, find_series, listed
 from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -32,7 +33,8 @@ def read_dicom_series(folder: Path, series: str = "", kind: str = "ct") -> Volum
 
     Args:
         folder: that holds the files; or one multi-frame file.
-        series: which of the series there, by its key; without it there must be one.
+        series: which of the series at any depth below `folder`, by its key; without it there must be one of `kind`
+            directly in it.
         kind: "ct" gives int16 HU, "mr" float32.
 
     Returns:
@@ -50,7 +52,8 @@ def read_dicom_series(folder: Path, series: str = "", kind: str = "ct") -> Volum
     if stack.scanned:
         values = resample_slices(values, stack.scanned, stack.count)
     grid = Grid(values.shape, stack.affine, None, stack.scanned)
-    warnings = tuple(f"{folder.resolve().name}: {doubt}" for doubt in stack.warnings + doubts)
+    doubts = _doubts_of_series(slices) + stack.warnings + doubts
+    warnings = tuple(f"{folder.resolve().name}: {doubt}" for doubt in doubts)
     name = folder.resolve().name if folder.is_dir() else folder.stem
     return Volume(grid.to_canonical(values)[..., None], grid.canonical_affine, grid, name, warnings=warnings)
 
@@ -59,17 +62,21 @@ def read_dicom_series(folder: Path, series: str = "", kind: str = "ct") -> Volum
 def series_slices(folder: Path, series: str = "", kind: str = "ct") -> list[Slice]:
     """The slices of the one series in `folder`, in the order of the third axis of its grid; no pixel is read.
 
+    `series` is the key of one at any depth below; without it, slices of other modalities are passed over.
+
     Raises:
         VolumeError: there is none, they are of several series or several sizes, or are no CT (MR).
     """
     folder = pathlib.Path(folder)
-    slices = _find_slices(folder)
-    _check_series(slices, folder, kind)
+    slices = _find_slices(folder, series)
+    if not series and folder.is_dir():
+        slices = _of_one_series(slices, folder, _MODALITY[kind])
+    _check_series(slices, kind)
     normal = slices[0].normal
     return sorted(slices, key=lambda one: float(one.position @ normal))
 
 
-def _find_slices(folder: pathlib.Path) -> list[Slice]:
+def _find_slices(folder: pathlib.Path, series: str = "") -> list[Slice]:
     if folder.is_file():
         slices = read_slices(folder)
         if not slices or slices[0].frame is None:
@@ -78,7 +85,7 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
     if not folder.is_dir():
         raise VolumeError(folder, "not a folder", "give the folder that holds the files of one DICOM series")
     slices, faulty = [], []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in files_of(folder, series) if series else sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise unreadable(path)
@@ -93,7 +100,7 @@ def _find_slices(folder: pathlib.Path) -> list[Slice]:
             folder, "holds no slice of a CT or MR scan", "give the folder that holds the files of one series"
         )
     for error, of_series in faulty:
-        if not slices or of_series == slices[0].series or not UID(of_series).is_valid:
+        if series or not slices or of_series == slices[0].series or not UID(of_series).is_valid:
             raise error
     return slices
 
@@ -105,18 +112,25 @@ def _series_of(data) -> str:
         return ""
 
 
-def _check_series(slices: list[Slice], folder: pathlib.Path, kind: str) -> None:
-    by_series: dict[str, list[Slice]] = {}
-    for one in slices:
-        by_series.setdefault(one.series, []).append(one)
-    if len(by_series) > 1:
-        listed = "; ".join(
-            f"{uid or 'no SeriesInstanceUID'} ({group[0].description or 'no description'}, {group[0].modality}, "
-            f"{len(group)} slices, such as {group[0].path.name})"
-            for uid, group in list(by_series.items())[:3]
-        )
-        problem = f"holds {len(by_series)} series: {listed}" + ("; …" if len(by_series) > 3 else "")
-        raise VolumeError(folder, problem, "put each series into a folder of its own")
+def _of_one_series(slices: list[Slice], folder: pathlib.Path, modality: str) -> list[Slice]:
+    """Those of the only series that lies directly in `folder`, or the only one of `modality` there."""
+    if len({one.series for one in slices}) == 1:
+        return slices
+    series, _ = find_series(folder, deep=False)
+    fit = [one for one in series if one.modality == modality]
+    if len(fit) == 1:
+        return [one for one in slices if one.path in fit[0].files]
+    problem = f"holds {len(series)} series: {listed(series)}"
+    remedy = "choose one with --series (--list shows them), or put each into a folder of its own"
+    raise VolumeError(folder, problem, remedy)
+
+
+def _doubts_of_series(slices: list[Slice]) -> tuple[str, ...]:
+    count = len({one.series for one in slices})
+    return () if count == 1 else (f"{len(slices)} slices of {count} SeriesInstanceUIDs are read as one series",)
+
+
+def _check_series(slices: list[Slice], kind: str) -> None:
     first, wanted = slices[0], _MODALITY[kind]
     for one in slices:
         if one.modality != wanted:
