@@ -46,7 +46,7 @@ def read_description(path: pathlib.Path) -> Description:
         channels = content["modality"] if "modality" in content else content["channel_names"]
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         structures = dict(pair for item in content["labels"].items() for pair in _values_and_names(*item))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be used ({type(error).__name__}: {error}); it should hold at least {EXAMPLE}"
         ) from error

@@ -148,10 +148,9 @@ def _key(case: Case, config: ConfigDict) -> str:
 
 def _read_cache(path: Path) -> dict[str, Sequence]:
     try:
-        known = read_json(path, "", {str: [(str, None)]})
+        return read_json(path, "", {str: [str, (str, None)]})
     except (NotFound, FileError):  # none yet, or one that somebody cut short: it is made anew
         return {}
-    return {key: found for key, found in known.items() if len(found) == 2 and found[0] is not None}
 
 
 def _write_cache(path: Path, known: dict[str, Sequence]) -> None:

@@ -1,12 +1,14 @@
 """What a value out of a JSON file must be made of, written down like the value itself.
 
-A type stands for its values, [shape] for a list of such, {str: shape} for an object of any names, {"name": shape} for
-one with these fields and any others ("name?": it may be missing), None for null, and a tuple for any of several shapes.
+A type stands for its values, [shape] for a list of such, [one, other] for a list of just these, {str: shape} for an
+object of any names, {"name": shape} for one with these fields and any others ("name?": it may be missing), None for
+null, and a tuple for any of several shapes.
 """
 
 from typing import Any
 
 NUMBER = (int, float, None)  # undefined values are null
+CORNER = [int, int, int]  # of a box: (z, y, x)
 
 
 def misfit(value: Any, shape: Any, at: str = "") -> str:
@@ -19,7 +21,10 @@ def misfit(value: Any, shape: Any, at: str = "") -> str:
     if not fits or (isinstance(value, bool) and shape is not bool):
         return _other(value, shape, at)
     if isinstance(shape, list):
-        parts = [(f"{at}[{index}]", part, shape[0]) for index, part in enumerate(value)]
+        if len(shape) > 1 and len(value) != len(shape):
+            return f"{_named(at)} a list of {len(value)} where one of {len(shape)} is expected"
+        shapes = shape if len(shape) > 1 else shape * len(value)
+        parts = [(f"{at}[{index}]", part, shapes[index]) for index, part in enumerate(value)]
     elif isinstance(shape, dict) and str in shape:
         parts = [(f"{at}.{name}".lstrip("."), part, shape[str]) for name, part in value.items()]
     elif isinstance(shape, dict):

@@ -131,6 +131,10 @@ def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _source(folder: Path, splits: tuple[str, ...]):
-    builder = tfds.builder_from_directory(folder)
-    there = [split for split in splits if split in builder.info.splits]  # TFDS knows no empty split
-    return builder.as_data_source(split="+".join(there)) if there else ()
+    try:
+        builder = tfds.builder_from_directory(folder)
+        there = [split for split in splits if split in builder.info.splits]  # TFDS knows no empty split
+        return builder.as_data_source(split="+".join(there)) if there else ()
+    except Exception as error:  # what a damaged file makes TFDS raise is no fixed set
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise UserError(f"{folder} is damaged ({why}); delete it and it is built again from the scans") from error
