@@ -108,6 +108,8 @@ def prepare(config: ConfigDict, boxes: Mapping[str, Box] = MappingProxyType({}))
                 split = _assign_splits(config, cases, prints)
                 _build(config, _jobs(config, cases, split, boxes), split, target)
     patch_set = _finished(target, config)
+    if patch_set.split != _assign_splits(config, cases, prints):
+        raise PatchSetError(f"{target / SPLIT} holds another split than this recipe makes; {_again(target)}")
     for case, reason in patch_set.failed:
         log.warning(f"left out of the patch set: {case}: {reason}")
     left_out = tuple((case, f"{reason}; {remedy}") for case, reason, remedy in incomplete)
@@ -280,9 +282,9 @@ def _check_description(target: Path, config: ConfigDict, lines: Sequence[dict]) 
     try:
         builder = tfds.builder_from_directory(target)
         told = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
-        same = {name: (part.shape, part.dtype) for name, part in builder.info.features.items()} == {
-            name: (part.shape, part.dtype) for name, part in expected.items()
-        }
+        # Of another version of TFDS the file's text may be another one, but not what that version's features are here.
+        same = files.read_json(described, _again(target)) == expected.to_json()
+        same = same or builder.info.features.to_json() == expected.to_json()
     except Exception as error:  # what a damaged file makes TFDS raise is no fixed set
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise PatchSetError(f"{info} or {described.name} cannot be used ({why}); {_again(target)}") from error

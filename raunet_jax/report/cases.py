@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import FileError
 from raunet_jax.files import read_json
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import VolumeError, read_mask, read_nifti, read_scan
@@ -52,7 +53,11 @@ def read_records(folder: pathlib.Path) -> list[dict]:
         FileError: one does not hold what evaluation writes.
     """
     paths = sorted(folder.glob("*.json"), key=lambda path: natural(path.stem))
-    records = [read_json(path, "delete it, or make it again with --mode=evaluate", _RECORD) for path in paths]
+    remedy = "delete it, or make it again with --mode=evaluate"
+    records = [read_json(path, remedy, _RECORD) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if not record["images"]:
+            raise FileError(path, "names no file in images", remedy)
     return [record | {"case": path.stem} for record, path in zip(records, paths, strict=True)]
 
 

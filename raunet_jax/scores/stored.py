@@ -6,7 +6,7 @@ from raunet_jax.shapes import NUMBER, misfit
 
 _VALUES = {str: (*NUMBER, bool, str, list, dict)}
 _SPREAD = dict.fromkeys(("mean", "std", "low", "high"), NUMBER)
-_LOST = dict.fromkeys(OUTCOMES, NUMBER)
+_LOST = dict.fromkeys(OUTCOMES, (int, float))
 _GIVEN = {"liver_dice": NUMBER, "tumor_dice": NUMBER}
 _DETECTION = {"precision": NUMBER, "recall": NUMBER}
 
@@ -18,7 +18,7 @@ def misfit_of_cases(scores: dict) -> str:
         return wrong
     if scores["rule"] not in RULES:
         return f"has the rule {scores['rule']!r}, which is none of {', '.join(RULES)}"
-    structures = {f"{group.structure}?": (None, _VALUES) for group in groups_of(scores)}
+    structures = {f"{group.structure}?": (None, {str: NUMBER}) for group in groups_of(scores)}
     parts = {"voxels?": (None, {str: NUMBER}), "lesions?": (None, _VALUES), "tumor_burden?": (None, {str: NUMBER})}
     return misfit(scores, {"cases": [structures | parts]})
 

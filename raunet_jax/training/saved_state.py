@@ -30,6 +30,8 @@ def restore(checkpoints: Checkpoints, step: int, state_like: TrainState) -> tupl
         saved, loop = _sound(checkpoints, step, *checkpoints.restore(step, state_like))
         plateau = _with_losses(saved.pop("plateau"), loop["losses"])
         return TrainState(**saved | {"optimizer": (saved["optimizer"], plateau)}), loop
+    if parts | set(WEIGHTS) in (PARTS, SEPARATE_PLATEAU):
+        raise checkpoints.damaged(step, f"holds no {' and no '.join(sorted(set(WEIGHTS) - parts))}")
     raise RunError(
         f"{checkpoints.folder}: the training state of step {step} has the parts {', '.join(sorted(parts))}, which "
         "this version does not know. Go on with the version that saved it, or name another --workdir to train anew"
