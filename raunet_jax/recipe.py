@@ -25,6 +25,7 @@ ALWAYS_SAVED = (
     "name stage seed patch_size window_hu box_margin batch_size epochs folds threshold vote data.source "
     "data.modalities data.folds network.width network.momentum window.step"
 ).split()
+SIDES = ("patch_size", "step", "phantom_size", "window_hu")  # as many values as by default
 RENAMED_REWRITES = {
     "turn": "matmul_transpose",
     "pack": "pack_width",
@@ -94,7 +95,7 @@ def _check_fields(saved: Mapping, defaults: Mapping, where: str | os.PathLike, p
             raise FileError(where, f"has the field {field}, which this version does not know", _NEWER)
         if isinstance(defaults[name], dict) and isinstance(value, dict):
             _check_fields(value, defaults[name], where, f"{field}.")
-        elif not _like(value, defaults[name]):
+        elif not _like(value, defaults[name]) or (name in SIDES and len(value) != len(defaults[name])):
             raise FileError(where, f"{field} is {value!r}, where {defaults[name]!r} is a value it can have", _REMEDY)
 
 

@@ -88,7 +88,8 @@ def load_cascade(
         ValueError: its windows cannot be merged as asked for.
     """
     run = RunFolder(workdir)
-    config = config or run.load_recipe()
+    saved = run.load_recipe() if config is None else None
+    config = config or saved
     folders, models = run.stages(config), {}
     for name, stage in recipe.stages_of(config).items():
         if stages is not None and name not in stages:
@@ -98,7 +99,12 @@ def load_cascade(
         with model.config.ignore_type():
             for field in INFERENCE_FIELDS:
                 model.config[field] = stage[field]
-        check_inference(model.config)
+        try:
+            check_inference(model.config)
+        except UserError as error:
+            if config is not saved:
+                raise
+            raise FileError(run.recipe, str(error), "put back the file as it was") from None
         models[name] = model
     return models
 
