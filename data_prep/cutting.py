@@ -4,7 +4,6 @@ Every case becomes one ArrayRecord shard of its own, and one line of the manifes
 SHA-256. A later run keeps the shards that match their lines and cuts the rest.
 """
 
-import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -33,6 +32,15 @@ from raunet_jax.imaging import geometry, intensity, views
 from raunet_jax.progress import progress
 
 MANIFEST = "manifest.jsonl"
+MANIFEST_SHAPE = {
+    "case": str,
+    "split": str,
+    "records?": int,
+    "bytes?": int,
+    "sha256?": str,
+    "shard?": str,
+    "failed?": str,
+}
 SHARD_OPTIONS = "group_size:1,zstd:1"  # a record a group: read at random without unpacking its neighbors
 TYPICAL_SLICES = 250  # slices a LiTS case gives to stage coarse (32,746 of 131), for the estimate of disk space
 TYPICAL_COMPRESSION = 0.6
@@ -176,25 +184,20 @@ def cut_all(config: ConfigDict, jobs: Sequence[Job], staging: Path) -> dict[str,
 
 def _kept(jobs: Sequence[Job], staging: Path) -> dict[str, dict]:
     """Manifest lines of an earlier, killed run whose shards are there, byte for byte."""
-    try:
-        text = (staging / MANIFEST).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not (staging / MANIFEST).exists():
         return {}
-    lines = {}
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(line)
-            lines[line["case"]] = line
+    read, _ = files.read_json_lines(staging / MANIFEST, "delete it", MANIFEST_SHAPE)  # a case of another line is cut
+    lines = {line["case"]: line for line in read}
     shards = {job.case.name: staging / job.shard for job in jobs}
     return {
         case: line
         for case, line in lines.items()
-        if case in shards and (not line["records"] or intact(shards[case], line))
+        if case in shards and (line.get("records") == 0 or intact(shards[case], line))
     }
 
 
 def intact(shard: Path, line: dict) -> bool:
-    return shard.is_file() and shard.stat().st_size == line["bytes"] and _sha256(shard) == line["sha256"]
+    return shard.is_file() and shard.stat().st_size == line.get("bytes") and _sha256(shard) == line.get("sha256")
 
 
 def _sha256(path: Path) -> str:

@@ -49,7 +49,7 @@ def read_description(path: pathlib.Path) -> Description:
         structures = dict(pair for item in content["labels"].items() for pair in _values_and_names(*item))
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise FileError(path, f"cannot be used ({type(error).__name__}: {error})", REMEDY) from error
     modalities = tuple(SAME_MODALITY.get(name.lower(), name.lower()) for name in names)
     if not modalities or len(set(modalities)) < len(modalities) or any(not 0 <= value <= 255 for value in structures):

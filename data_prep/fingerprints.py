@@ -21,8 +21,8 @@ from ml_collections import ConfigDict
 from data_prep import cases as case_reading
 from data_prep.layouts import Case
 from data_prep.workers import workers
-from raunet_jax.errors import UserError
-from raunet_jax.files import write_json
+from raunet_jax.errors import FileError, NotFound, UserError
+from raunet_jax.files import read_json, write_json
 from raunet_jax.imaging.intensity import encode, kind_of
 from raunet_jax.imaging.volume import VolumeError
 from raunet_jax.names import is_hidden
@@ -149,8 +149,8 @@ def _key(case: Case, config: ConfigDict) -> str:
 
 def _read_cache(path: Path) -> dict[str, Sequence]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):  # none yet, or one that somebody cut short: it is made anew
+        return read_json(path, "", {str: [str, (str, None)]})
+    except (NotFound, FileError):  # none yet, or one that somebody cut short: it is made anew
         return {}
 
 

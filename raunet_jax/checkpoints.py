@@ -1,62 +1,83 @@
-"""Checkpoints of a fold's training: state, loop position and recipe, whole or not there at all."""
+"""Checkpoints of a fold's training: which are kept, which is used, and which is passed over because it is damaged."""
 
+import logging
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
-import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from raunet_jax import recipe
+from raunet_jax.digests import Damaged, Unreadable
+from raunet_jax.saved_checkpoint import SavedCheckpoint, Writer
 
-METRIC = "validation_dice"
-WEIGHTS = ("params", "batch_stats")  # parts of a training state that make up a trained network
+NEWEST = 2  # kept, so that there is one before where the newest is damaged
+_WRITING, _DELETED = ".writing", ".deleted"  # beginnings of names of what is not yet, or no longer, a checkpoint
+_OF_ORBAX = ".orbax-checkpoint-tmp"  # in names of what earlier versions were writing
+
+log = logging.getLogger("raunet_jax")
+Read = TypeVar("Read")
 
 
 class Checkpoints:
-    """The newest and the best checkpoint of one fold, in `folder`.
+    """The two newest checkpoints of one fold and the best, in `folder`, which the first that is saved makes.
 
-    Orbax writes each under a temporary name and renames it, so that a kill leaves the one before. A checkpoint holds
-    four items: `weights` and `state` (what prediction needs, and what only training does), `loop` (JSON: the loader's
-    position and the like) and `recipe` (JSON).
+    Each lies in a folder named by its step, see `saved_checkpoint`, that appears by one rename when all of it is
+    written, its hashes too, and goes by one rename: a kill leaves those that were there before.
     """
 
     def __init__(self, folder: pathlib.Path):
-        best = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
-        )
-        newest = preservation_policy.LatestN(1)
         self.folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_handlers={
-                "weights": ocp.StandardCheckpointHandler(),
-                "state": ocp.StandardCheckpointHandler(),
-                "loop": ocp.JsonCheckpointHandler(),
-                "recipe": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                best_fn=lambda metrics: metrics[METRIC],
-                preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
-                enable_async_checkpointing=False,
-            ),
-        )
+        self._writer: Writer | None = None
+        self._opened: dict[int, SavedCheckpoint] = {}
+        self._damaged: dict[int, Damaged] = {}  # by step: what was found
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        if self._writer:
+            self._writer.close()
+
+    def steps(self) -> list[int]:
+        """Of all checkpoints that are there, damaged ones too."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch("[0-9]+", name) and (self.folder / name).is_dir())
 
     def newest_step(self) -> int | None:
-        return self._manager.latest_step()
+        """The last of those that nothing is known against."""
+        return next(iter(self._newest_first()), None)
 
     def best_step(self) -> int | None:
         """The step with the highest validation Dice; the newest where none was validated."""
-        best = self._manager.best_step()
-        return self.newest_step() if best is None else best
+        return next(iter(self._best_first()), None)
+
+    def read_newest(self, read: Callable[[int], Read]) -> tuple[int, Read] | None:
+        """The newest step all of whose files are as written and that `read` can read, and what it read.
+
+        None without checkpoints. `read` raises Damaged for one that is to be passed over, which is said.
+
+        Raises:
+            Damaged: there are checkpoints, and none that can be used.
+        """
+
+        def checked(step: int) -> Read:
+            self.check(step)
+            return read(step)
+
+        return self._first(self._newest_first, checked)
+
+    def read_best(self, read: Callable[[int], Read]) -> tuple[int, Read] | None:
+        """As `read_newest`, of the best one, or the best of those left; only what is read need be as written."""
+        return self._first(self._best_first, read)
+
+    def passed_over(self) -> list[Damaged]:
+        """What is wrong with each checkpoint that was found damaged so far."""
+        return [self._damaged[step] for step in sorted(self._damaged)]
 
     def save(self, step: int, state: Any, loop: Mapping, config: ConfigDict, dice: float | None) -> None:
         """Write a checkpoint of `step`; `dice` None marks one between validations, which is never the best.
@@ -64,58 +85,107 @@ class Checkpoints:
         Args:
             state: a mapping, or a dataclass, of pytrees; its parts WEIGHTS are what prediction needs.
         """
-        parts = _parts(jax.device_get(state))
-        weights = {name: parts.pop(name) for name in WEIGHTS if name in parts}
-        items = {"weights": ocp.args.StandardSave(weights)} if weights else {}
-        items |= {
-            "state": ocp.args.StandardSave(parts),
-            "loop": ocp.args.JsonSave(dict(loop)),
-            "recipe": ocp.args.JsonSave({"json": recipe.to_json(config)}),
-        }
-        metrics = None if dice is None else {METRIC: dice}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        self._writer = self._writer or Writer()
+        writing, alone = self.folder / f"{_WRITING}.{step}", jax.process_index() == 0
+        if alone:
+            self._clear()
+        self._writer.write(writing, state, loop, config, dice)
+        if alone:
+            self._remove(step)
+            os.rename(writing, self._place(step))
+            self._prune()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} of {self.folder}")
+
+    def check(self, step: int) -> None:
+        """Raise Damaged unless every file of the checkpoint is as written."""
+        self._open(step).check()
+
+    def damaged(self, step: int, problem: str) -> Damaged:
+        return self._open(step).damaged(problem)
 
     def state_parts(self, step: int) -> set[str]:
-        """The names of the parts of the state that was saved, none of whose arrays is read."""
-        metadata = self._manager.item_metadata(step)
-        return {name for item in self._items(step) for name in metadata[item].tree}
+        return self._open(step).state_parts()
 
     def restore(self, step: int, state_like: Any) -> tuple[dict, dict]:
-        """The parts of the state as numpy arrays, in the structures of those of `state_like`, and the loop position."""
-        parts = _parts(state_like)
-        items = self._items(step)
-        likes = {"state": parts}
-        if "weights" in items:
-            likes = {"weights": {name: parts.pop(name) for name in WEIGHTS if name in parts}} | likes
-        arguments = {name: ocp.args.StandardRestore(like) for name, like in likes.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments, loop=ocp.args.JsonRestore()))
-        return {name: part for item in items for name, part in restored[item].items()}, restored["loop"]
+        return self._open(step).restore(state_like)
 
     def restore_tree(self, step: int) -> dict:
-        """The state as nested dictionaries of numpy arrays, with no need to know the network."""
-        return self._read(step, self._items(step))
+        return self._open(step).restore_tree()
 
     def restore_weights(self, step: int) -> dict:
-        """Of the state the parts WEIGHTS alone, as `restore_tree` gives it: five times as fast."""
-        with ocp.PyTreeCheckpointer() as reader:  # asks no metadata before it reads, as the manager's handler does
-            parts = reader.restore(self.folder.absolute() / str(step) / self._items(step)[0])
-        return {name: parts[name] for name in WEIGHTS}
-
-    def _items(self, step: int) -> tuple[str, ...]:
-        """Where the state of a checkpoint lies; until November 2026 all of it lay in one item."""
-        separate = (self.folder / str(step) / "weights").is_dir()
-        return ("weights", "state") if separate else ("state",)
-
-    def _read(self, step: int, items: Sequence[str]) -> dict:
-        arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore() for item in items})
-        restored = self._manager.restore(step, args=arguments)
-        return {name: part for item in items for name, part in restored[item].items()}
+        return self._open(step).restore_weights()
 
     def recipe(self, step: int) -> ConfigDict:
-        restored = self._manager.restore(step, args=ocp.args.Composite(recipe=ocp.args.JsonRestore()))
-        return recipe.from_json(restored["recipe"]["json"])
+        return self._open(step).recipe()
 
+    def _open(self, step: int) -> SavedCheckpoint:
+        return self._opened.setdefault(step, SavedCheckpoint(self._place(step)))
 
-def _parts(state: Any) -> dict:
-    """The parts of a state by name."""
-    return dict(state if isinstance(state, Mapping) else vars(state))
+    def _place(self, step: int) -> pathlib.Path:
+        return self.folder / str(step)
+
+    def _first(self, order: Callable[[], Sequence[int]], read: Callable[[int], Read]) -> tuple[int, Read] | None:
+        """The first step of `order`, which is asked anew after each that fails, that can be read, and what was read."""
+        found = None
+        while not found and (steps := order()):
+            try:
+                found = steps[0], read(steps[0])
+            except Damaged as error:
+                if self._place(steps[0]).is_dir():  # else a training that goes on has deleted it meanwhile
+                    self._damaged[steps[0]] = error
+        for error in self.passed_over():
+            instead = f"the checkpoint of step {found[0]} is used instead" if found else error.remedy
+            log.warning(f"warning: {error.path}: {error.problem}; {instead}")
+        if not found and self._damaged:
+            newest = self._damaged[max(self._damaged)]
+            raise Damaged(
+                newest.path,
+                f"{newest.problem}, and no other checkpoint in {self.folder} can be used",
+                f"copy the run again from where it is whole, or delete {self.folder} and train this fold anew",
+            )
+        return found
+
+    def _newest_first(self) -> list[int]:
+        return [step for step in reversed(self.steps()) if step not in self._damaged]
+
+    def _best_first(self) -> list[int]:
+        """By Dice from the highest, then those without from the newest; damaged ones left out."""
+        dice = {}
+        for step in self._newest_first():
+            try:
+                dice[step] = self._open(step).dice()
+            except Damaged as error:
+                if self._place(step).is_dir():
+                    self._damaged[step] = error
+        return sorted(dice, key=lambda step: (dice[step] is not None, dice[step] or 0.0, step), reverse=True)
+
+    def _prune(self) -> None:
+        """Delete what is neither among the newest nor the best of those that are as written."""
+        for step in self._newest_first():
+            try:
+                self.check(step)
+            except Damaged as error:
+                self._damaged[step] = error
+                log.warning(f"warning: {error.path}: {error.problem}; this checkpoint is no longer counted on")
+        kept = {*self._newest_first()[:NEWEST], *self._best_first()[:1]}
+        kept |= {step for step, error in self._damaged.items() if isinstance(error, Unreadable)}
+        for step in self.steps():
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Delete a checkpoint so that a kill leaves none that is half there."""
+        self._opened.pop(step, None)
+        self._damaged.pop(step, None)
+        if self._place(step).is_dir():
+            gone = self.folder / f"{_DELETED}.{step}"
+            shutil.rmtree(gone, ignore_errors=True)
+            os.rename(self._place(step), gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Delete what a kill has left half written or half deleted."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name.startswith((_WRITING, _DELETED)) or _OF_ORBAX in path.name:
+                shutil.rmtree(path, ignore_errors=True)

@@ -5,10 +5,11 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raunet_jax.errors import FileError, NotFound
+from raunet_jax.shapes import misfit
 
 
 @contextlib.contextmanager
@@ -37,23 +38,58 @@ def write_json(path: str | os.PathLike, value) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike, remedy: str, kind: type = dict) -> Any:
-    """What the JSON file holds, a value of `kind`.
+def read_json(path: str | os.PathLike, remedy: str, shape: Any = dict, object_hook: Callable | None = None) -> Any:
+    """What the JSON file holds, a value of `shape`; see `shapes`.
+
+    Args:
+        remedy: what to do where it holds anything else.
+        object_hook: as `json.loads` takes it.
 
     Raises:
-        NotFound, FileError: it is missing, or holds anything else; with `remedy`, what to do then.
+        NotFound, FileError: it is missing, or holds anything else.
     """
     try:
-        value = json.loads(pathlib.Path(path).read_bytes())
+        value = json.loads(pathlib.Path(path).read_bytes(), object_hook=object_hook, parse_constant=_nothing)
     except FileNotFoundError:
         raise NotFound(f"{path} is missing; {remedy}") from None
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror})", remedy) from error
     except (ValueError, RecursionError) as error:  # not JSON, or no text at all
         raise FileError(path, f"is not JSON ({error})", remedy) from error
-    if not isinstance(value, kind):
-        raise FileError(path, f"holds {type(value).__name__} where {kind.__name__} is expected", remedy)
+    wrong = misfit(value, shape)
+    if wrong:
+        raise FileError(path, wrong, remedy)
     return value
+
+
+def _nothing(constant: str) -> None:
+    """NaN and infinity, which strict JSON has not, become None."""
+
+
+def read_json_lines(path: str | os.PathLike, remedy: str, shape: Any = dict) -> tuple[list, dict[int, FileError]]:
+    """The values of a file of one JSON value a line, and by its number from 1 what is wrong with each other line.
+
+    Raises:
+        NotFound, FileError: it is missing, or cannot be read.
+    """
+    try:
+        lines = pathlib.Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", remedy) from error
+    values, wrong = [], {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            value = json.loads(line, parse_constant=_nothing)
+            problem = misfit(value, shape)
+        except (ValueError, RecursionError) as error:
+            problem = f"is not JSON ({error})"
+        if problem:
+            wrong[number] = FileError(path, f"line {number} {problem}", remedy)
+        else:
+            values.append(value)
+    return values, wrong
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[str] = ()) -> None:

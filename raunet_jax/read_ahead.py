@@ -8,8 +8,10 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
+from raunet_jax.errors import UserError
+
 # They end one case, not the run. Jax: out of device memory.
-CASE_ERRORS = (OSError, MemoryError, JaxRuntimeError)
+CASE_ERRORS = (OSError, MemoryError, JaxRuntimeError, UserError)
 READ_ERRORS = (*CASE_ERRORS, ValueError)  # a file may hold anything; anywhere else a ValueError is a mistake of ours
 LARGE_VOXELS = 100_000_000  # beside the work on a case of more none is read or written
 

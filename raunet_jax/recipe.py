@@ -1,13 +1,15 @@
 """A recipe as saved in run folders and checkpoints, and the stages of a cascade."""
 
 import json
+import math
+import os
 import pathlib
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from configs import common
-from raunet_jax.errors import NotFound
+from raunet_jax.errors import FileError, NotFound
 from raunet_jax.tasks import stage_names, stage_of
 
 # Fields, or groups of them, with another value of which a run may go on: its name, how long and how fast it is trained,
@@ -18,6 +20,12 @@ CHANGEABLE_FIELDS = (
     "window threshold vote data.root data.prepared data.workers data.on_leak network.lowering network.remat"
 ).split()
 RENAMED_FIELDS = {"voi": "liver_source", "data.tumor_share": "data.foreground_fraction"}
+# What every version has saved of a stage; other fields joined later, and a recipe without them has their defaults.
+ALWAYS_SAVED = (
+    "name stage seed patch_size window_hu box_margin batch_size epochs folds threshold vote data.source "
+    "data.modalities data.folds network.width network.momentum window.step"
+).split()
+SIDES = ("patch_size", "step", "phantom_size", "window_hu")  # as many values as by default
 RENAMED_REWRITES = {
     "turn": "matmul_transpose",
     "pack": "pack_width",
@@ -27,31 +35,89 @@ RENAMED_REWRITES = {
     "tree": "tree_sum",
 }
 
+_REMEDY = "put back the file as it was, from a copy of the run or of its fold_K/config.json"
+_NEWER = "use the version of this program that wrote it"
+
 
 def to_json(config: ConfigDict) -> str:
     return config.to_json(indent=2, sort_keys=True)
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str, where: str | os.PathLike = "the saved recipe") -> ConfigDict:
     """A recipe saved by `to_json`, by this version or an earlier one.
 
     Fields that there were none of then have the value that changes nothing; those of another name then have today's.
+
+    Raises:
+        FileError: `where`, the file it stands in, holds none, or has a field that this version does not know.
     """
-    saved = json.loads(text)
+    try:
+        saved = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FileError(where, f"holds no recipe ({error})", _REMEDY) from None
+    if not isinstance(saved, dict):
+        raise FileError(where, f"holds {type(saved).__name__} in place of a recipe", _REMEDY)
     if "stages" not in saved:
-        return _complete(saved)
-    config = ConfigDict(_tuples(_renamed(saved)))
-    for name, stage in saved["stages"].items():
-        config.stages[name] = _complete(stage)
+        return _stage_recipe(saved, where)
+    stages = saved["stages"]
+    if not isinstance(stages, dict) or not stages or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise FileError(where, "stages does not hold a recipe a stage", _REMEDY)
+    shared = _renamed({name: value for name, value in saved.items() if name != "stages"}, where)
+    _check_fields(shared, common.get_config().to_dict(), where)
+    _check_there(shared, ("name", "seed", "data", "folds"), where)
+    config = ConfigDict(_tuples(shared) | {"stages": {}})
+    for name, stage in stages.items():
+        if name not in stage_names():
+            raise FileError(where, f"stages.{name} is no stage of this version ({', '.join(stage_names())})", _NEWER)
+        config.stages[name] = _stage_recipe(stage, where, f"stages.{name}.")
     return config
 
 
-def _complete(saved: dict) -> ConfigDict:
+def _stage_recipe(saved: dict, where: str | os.PathLike, prefix: str = "") -> ConfigDict:
     """The recipe of one stage: what was saved, over the defaults of the fields that were not."""
     config = common.get_config().unlock()
+    saved = _renamed(saved, where)
+    _check_fields(saved, config.to_dict(), where, prefix)
+    _check_there(saved, ALWAYS_SAVED, where, prefix)
+    if saved["stage"] and saved["stage"] not in stage_names():
+        names = ", ".join(stage_names())
+        raise FileError(where, f"{prefix}stage is {saved['stage']!r}, none of this version's ({names})", _NEWER)
     with config.ignore_type():
-        config.update(_tuples(_renamed(saved)))
+        config.update(_tuples(saved))
     return config
+
+
+def _check_fields(saved: Mapping, defaults: Mapping, where: str | os.PathLike, prefix: str = "") -> None:
+    """Raise FileError for a field that there is none of among `defaults`, or a value of another kind than is there."""
+    for name, value in saved.items():
+        field = prefix + name
+        if name not in defaults:
+            raise FileError(where, f"has the field {field}, which this version does not know", _NEWER)
+        if isinstance(defaults[name], dict) and isinstance(value, dict):
+            _check_fields(value, defaults[name], where, f"{field}.")
+        elif not _like(value, defaults[name]) or (name in SIDES and len(value) != len(defaults[name])):
+            raise FileError(where, f"{field} is {value!r}, where {defaults[name]!r} is a value it can have", _REMEDY)
+
+
+def _check_there(saved: Mapping, fields: tuple[str, ...] | list[str], where, prefix: str = "") -> None:
+    for field in fields:
+        value = saved
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is None:
+            raise FileError(where, f"lacks the field {prefix}{field}", _REMEDY)
+
+
+def _like(value, default) -> bool:
+    """Whether a value from JSON is of the same kind as a field's default; one number is as good as another."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, int | float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(default, tuple):
+        kinds = default or ("", 0)
+        return isinstance(value, list) and all(any(_like(part, kind) for kind in kinds) for part in value)
+    return isinstance(value, type(default))
 
 
 def _tuples(value):
@@ -61,8 +127,11 @@ def _tuples(value):
     return {key: _tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def _renamed(saved: dict) -> dict:
+def _renamed(saved: dict, where: str | os.PathLike) -> dict:
     """With today's names in place of an earlier version's."""
+    for group in ("data", "network"):
+        if not isinstance(saved.get(group, {}), dict):
+            raise FileError(where, f"{group} is {saved[group]!r}, where a group of fields is expected", _REMEDY)
     saved = {name: dict(value) if isinstance(value, dict) else value for name, value in saved.items()}
     for old, new in RENAMED_FIELDS.items():
         *groups, leaf = old.split(".")
@@ -70,7 +139,7 @@ def _renamed(saved: dict) -> dict:
         if leaf in values:
             values[new.split(".")[-1]] = values.pop(leaf)
     if "network" in saved and "lowering" in saved["network"]:
-        names = saved["network"]["lowering"].split(",")
+        names = str(saved["network"]["lowering"]).split(",")
         saved["network"]["lowering"] = ",".join(RENAMED_REWRITES.get(name, name) for name in names)
     return saved
 
@@ -79,7 +148,11 @@ def load(path: pathlib.Path) -> ConfigDict:
     """The recipe saved as `path`, a run folder's config.json; FileNotFoundError says what to do when there is none."""
     if not path.is_file():
         raise NotFound(f"{path} is missing: this is not a run folder. Train one first, or name another --workdir")
-    return from_json(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise FileError(path, f"cannot be read ({error})", _REMEDY) from error
+    return from_json(text, path)
 
 
 def crops_around_predicted_liver(stage: ConfigDict) -> bool:

@@ -10,7 +10,6 @@ report/                 index.html, compare.html
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -18,12 +17,23 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe
-from raunet_jax.errors import NotFound, UserError
-from raunet_jax.files import write_json
+from raunet_jax.errors import FileError, NotFound, UserError
+from raunet_jax.files import read_json, read_json_lines, write_json
+from raunet_jax.shapes import NUMBER
 
 SPLIT = "split.json"  # also in a patch set
 TEST, TRAIN, VALIDATION = "test", "train", "validation"  # parts of a split; of a stage of folds also each `fold_part`
 Parts = Mapping[str, Mapping[str, str | None]]  # of a split: content hash of each case by name
+SPLIT_SHAPE = {str: {str: (str, None)}}
+_METRICS_SHAPE = {
+    "step": int,
+    "epoch": int,
+    "learning_rate": NUMBER,
+    "loss?": NUMBER,
+    "validation_dice?": NUMBER,
+    "patches_per_second?": NUMBER,
+    "seconds?": NUMBER,
+}
 
 
 def fold_part(number: int) -> str:
@@ -60,6 +70,16 @@ class FoldFolder:
     @property
     def tensorboard(self) -> pathlib.Path:
         return self.path / "tensorboard"
+
+    def read_metrics(self) -> tuple[list[dict], dict[int, FileError]]:
+        """The rows of metrics.jsonl, none where there is no such file, and what is wrong with each line that is none.
+
+        Raises:
+            FileError: it cannot be read.
+        """
+        if not self.metrics.exists():
+            return [], {}
+        return read_json_lines(self.metrics, "delete this line", _METRICS_SHAPE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +135,14 @@ class RunFolder:
         return {name: RunFolder(self.path / name) if cascade else self for name in recipe.stages_of(config)}
 
     def read_split(self) -> Parts:
-        """What `train` wrote beside a stage's models. Raises FileNotFoundError with the remedy."""
+        """What `train` wrote beside a stage's models.
+
+        Raises:
+            NotFound, FileError: it is missing, or holds no split; the message says what to do.
+        """
         if not self.split.is_file():
             raise NotFound(f"{self.split} is missing: it says which cases the models saw; run --mode=train again first")
-        return json.loads(self.split.read_text(encoding="utf-8"))
+        return read_json(self.split, "put it back as it was, or train the stage anew in another --workdir", SPLIT_SHAPE)
 
     def keep_split(self, split: Parts) -> None:
         """Write which cases each fold leaves out; RunError when the run was started with other cases or scans."""

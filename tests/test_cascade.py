@@ -8,6 +8,7 @@ import exact_models
 from exact_models import BODY, LIVER, NOTHING, TUMOR, model, models, rule
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import Box, whole
 from raunet_jax.imaging.volume import Grid, Volume, read_nifti, write_mask
 from raunet_jax.inference import cascade
@@ -359,6 +360,16 @@ def test_the_brain_is_searched_whole_and_its_labels_are_one():
     assert list(found.probabilities) == ["brain"]
     empty = segment(volume(np.zeros_like(head)), {"brain": model("brain")})
     assert not empty.labels.any() and empty.warnings == ["case-7: nothing found; the mask is empty"]
+
+
+@pytest.mark.parametrize("stage", ["coarse", "voi", "tumor"])
+def test_a_network_that_gives_nan_is_no_empty_mask(stage, tmp_path):
+    hu, _ = exact_models.abdomen()
+    models = exact_models.models()
+    models[stage] = model(stage, rule(exact_models.FINDS[stage]), rule(exact_models.NOTHING, outside=np.nan))
+    volume = read_nifti(exact_models.write(tmp_path / "ct.nii.gz", hu))
+    with pytest.raises(UserError, match=f"ct: stage {stage}'s network 2 of 2 gives NaN .*--mode=inspect"):
+        segment(volume, models)
 
 
 def save_run(folder, config, dices):

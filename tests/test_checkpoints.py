@@ -18,13 +18,12 @@ def save(checkpoints, step, dice):
     checkpoints.save(step, state(step), {"loader": {"next_index": step}, "losses": [0.1]}, common.get_config(), dice)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
+def test_the_two_newest_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        for step, dice in ((1, 0.2), (2, 0.9), (3, 0.5), (4, None)):
+        for step, dice in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4), (5, None)):
             save(checkpoints, step, dice)
-        assert (checkpoints.newest_step(), checkpoints.best_step()) == (4, 2)
-    kept = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
-    assert kept == {"2", "4"}
+        assert (checkpoints.newest_step(), checkpoints.best_step()) == (5, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "4", "5"}
 
 
 def test_without_any_validation_the_newest_is_the_best(tmp_path):

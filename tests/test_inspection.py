@@ -217,7 +217,8 @@ def test_damaged_checkpoint_is_reported_and_the_other_folds_are_read(tmp_path, c
     assert inspect.main(None, run, as_json=True) == 1
     folds = json.loads(capsys.readouterr().out)["folds"]
     assert folds["fold_0"]["error"] is None and folds["fold_0"]["step"] == 4
-    assert "fold_1/checkpoints: the newest checkpoint cannot be read" in folds["fold_1"]["error"]
+    assert folds["fold_1"]["error"].startswith(f"{run}/fold_1/checkpoints/4/state/")
+    assert "no other checkpoint in" in folds["fold_1"]["error"] and folds["fold_1"]["step"] is None
 
 
 def test_folder_that_is_no_run_and_a_broken_line_are_refused_by_name(tmp_path):

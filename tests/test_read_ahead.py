@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from raunet_jax import read_ahead
+from raunet_jax.errors import UserError
 from raunet_jax.read_ahead import pipeline
 
 WAIT_S = 10  # for what must happen; a test that comes to wait as long fails
@@ -102,7 +103,7 @@ def test_a_large_case_has_the_memory_to_itself(log, monkeypatch):
     assert places["read", "c"] < places["finished", "b"]
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), MemoryError()])
+@pytest.mark.parametrize("error", [OSError("gone"), MemoryError(), UserError("of this scan's")])
 def test_a_case_that_fails_is_finished_in_its_turn_with_its_error(log, error):
     results = []
 

@@ -77,9 +77,8 @@ def _show_fold(name: str, fold: dict) -> None:
         print(f"{name}: no epoch has been finished")
     if fold["error"]:
         print(f"{name}: {fold['error']}")
-        return
     if fold["step"] is None:
-        print(f"{name}: no checkpoint yet")
+        print(f"{name}: no checkpoint{'' if fold['error'] else ' yet'}")
         return
     norms = list(fold["module_norms"].items()) + [("all", fold["parameter_norm"])]
     _print_table(f"{name}: Euclidean norm of the parameters at step {fold['step']:,}", ("module", "norm"), norms)

@@ -1,6 +1,5 @@
 """Liver boxes for stage 3's patches from stage 2 models that never saw the case, as stage 3 meets them in use."""
 
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -9,13 +8,15 @@ from ml_collections import ConfigDict
 
 from data_prep.cases import find_cases, read_image
 from raunet_jax import recipe, tasks
-from raunet_jax.files import write_json
+from raunet_jax.errors import FileError, NotFound
+from raunet_jax.files import read_json, write_json
 from raunet_jax.imaging.geometry import Box, bounding_box
 from raunet_jax.inference.cascade import segment
 from raunet_jax.inference.models import load_cascade
 from raunet_jax.progress import progress
 from raunet_jax.read_ahead import keep_result, pipeline
 from raunet_jax.run_folder import TEST, RunFolder, fold_part
+from raunet_jax.shapes import CORNER
 
 log = logging.getLogger("raunet_jax")
 
@@ -45,7 +46,7 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
         "steps": {fold: [step for model in stages.values() for step in model.steps] for fold, stages in models.items()},
         "inference": {name: _inference(config.stages[name]) for name in through},
     }
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = _known(path)
     same = all(known.get(field) == value for field, value in made_by.items())
     found = {name: box for name, box in known.get("boxes", {}).items() if name in cases and same}
     with progress("out-of-fold livers", len(cases), len(found)) as bar:
@@ -72,6 +73,17 @@ def liver_boxes(config: ConfigDict, run: pathlib.Path, split: Mapping[str, Mappi
             f"{len(missing)} cases have no out-of-fold liver and are cropped around the reference: {', '.join(missing)}"
         )
     return {name: Box(*(tuple(side) for side in box)) for name, box in found.items() if box}
+
+
+def _known(path: pathlib.Path) -> dict:
+    """What boxes.json holds; nothing where there is none, or a damaged one, whose boxes are found again."""
+    try:
+        return read_json(path, "the boxes are found again", {"boxes": {str: (None, [CORNER, CORNER])}})
+    except NotFound:
+        return {}
+    except FileError as error:
+        log.warning(f"warning: {error}")
+        return {}
 
 
 def liver_stages(config: ConfigDict) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.errors import UserError
+from raunet_jax.errors import FileError
+from raunet_jax.files import read_json
 from raunet_jax.run_folder import FoldFolder, RunFolder
+from raunet_jax.saved_checkpoint import WEIGHTS
 
 
 def parameters_sha256(params: Mapping) -> str:
@@ -38,7 +40,7 @@ def inspect_run(workdir: pathlib.Path) -> dict:
         or else None, of its newest checkpoint: `step`, `best_step`, `recipe_differences` from the run's recipe,
         `total_parameters`, `parameters_sha256`, `parameter_norm`, `module_norms` (Euclidean; None where not finite),
         `non_finite` (array of the state: how many of its values are not finite). `error` says why a checkpoint cannot
-        be read.
+        be read, or why the newest was passed over for the one before.
 
     Raises:
         FileNotFoundError: the folder has no config.json.
@@ -58,7 +60,7 @@ def _inspect_run(workdir: pathlib.Path) -> tuple[dict, dict[str, dict]]:
             records[name], states[name] = _inspect_fold(fold, recipe.stages_of(config)[stage])
             totals[stage] = records[name]["total_parameters"] or totals.get(stage, 0)
     path = run.scores
-    scores = _read_json(path, path.read_text(encoding="utf-8")) if path.is_file() else None
+    scores = read_json(path, "make it again with --mode=evaluate") if path.exists() else None
     facts = {
         "workdir": str(workdir),
         "name": config.name,
@@ -72,27 +74,30 @@ def _inspect_run(workdir: pathlib.Path) -> tuple[dict, dict[str, dict]]:
 
 
 def _inspect_fold(fold: FoldFolder, config: ConfigDict) -> tuple[dict, dict]:
-    path = fold.metrics
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    record = {"metrics": [_read_json(f"{path}: line {number}", line) for number, line in enumerate(lines, start=1)]}
+    rows, wrong = fold.read_metrics()
+    if wrong:
+        raise next(iter(wrong.values()))
+    record = {"metrics": rows}
     record |= dict.fromkeys(("step", "best_step", "recipe_differences", "total_parameters", "parameters_sha256"))
     record |= dict.fromkeys(("parameter_norm", "module_norms", "non_finite", "error"))
-    if not fold.checkpoints.is_dir():  # Orbax's manager would make the folder
-        return record, {}
-    try:
-        with Checkpoints(fold.checkpoints) as checkpoints:
-            step, best = checkpoints.newest_step(), checkpoints.best_step()
-            if step is None:
-                return record, {}
+    with Checkpoints(fold.checkpoints) as checkpoints:
+
+        def read(step: int) -> tuple[dict, ConfigDict]:
             state = checkpoints.restore_tree(step)
-            saved = checkpoints.recipe(step)
-    except Exception as error:  # what a damaged file makes Orbax and TensorStore raise is no fixed set
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
-        record["error"] = (
-            f"{fold.checkpoints}: the newest checkpoint cannot be read ({reason}); delete its folder "
-            f"to go on from an older one"
-        )
-        return record, {}
+            if not state.keys() >= set(WEIGHTS):
+                raise checkpoints.damaged(step, f"holds {', '.join(sorted(state))} and no {' or '.join(WEIGHTS)}")
+            return state, checkpoints.recipe(step)
+
+        try:
+            found = checkpoints.read_newest(read)
+        except FileError as error:
+            return record | {"error": str(error)}, {}
+        if found is None:
+            return record, {}
+        best, passed_over = checkpoints.best_step(), checkpoints.passed_over()
+    step, (state, saved) = found
+    if passed_over:
+        record["error"] = f"damaged, and passed over for step {step}: {'; '.join(map(str, passed_over))}"
     modules = {name: _norm(module) for name, module in sorted(state["params"].items())}
     record |= {
         "step": step,
@@ -105,14 +110,6 @@ def _inspect_fold(fold: FoldFolder, config: ConfigDict) -> tuple[dict, dict]:
         "non_finite": dict(_non_finite(state)),
     }
     return record, state
-
-
-def _read_json(where: str | pathlib.Path, text: str) -> Any:
-    """Parsed JSON; NaN and infinity, which strict JSON has not, become None."""
-    try:
-        return json.loads(text, parse_constant=lambda _: None)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error}); delete it, then inspect again") from None
 
 
 def _arrays(tree: Any) -> dict[str, np.ndarray]:

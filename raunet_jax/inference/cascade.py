@@ -76,7 +76,7 @@ def segment(
         announce: told of every stage and its number of windows; what it returns is told of windows done.
 
     Raises:
-        ValueError: stage tumor alone, and no `reference_liver` for it to look into.
+        UserError: stage tumor alone, and no `reference_liver` for it to look into; or a network gives NaN.
     """
     stages = [name for name in tasks.stage_names() if name in models]
     if reference_liver is None and needs_reference_liver(models):
@@ -244,13 +244,20 @@ def _fold_maps(scan: _Scan, model: StageModel, view: View) -> Iterator[np.ndarra
     forward = make_forward(make_network(config, folded=True))
     count = len(window_origins(voxels.shape[:3], patch, step))
     advance = scan.announce(config.stage, count * len(model.variables))
-    for variables in model.variables:
+    for number, variables in enumerate(model.variables, start=1):
 
         def probabilities(windows, variables=variables):
             return forward(variables, windows, encoded.low, encoded.high)
 
         settings = {"weights": window.weights, "mirror": window.mirror, "empty": empty}
-        yield predict_windows(probabilities, voxels, patch, step, window.batch_size, advance, **settings)[inner]
+        try:
+            merged = predict_windows(probabilities, voxels, patch, step, window.batch_size, advance, **settings)
+        except FloatingPointError:
+            raise UserError(
+                f"{scan.name}: stage {config.stage}'s network {number} of {len(model.variables)} gives NaN in place of "
+                "probabilities: its weights may be damaged (--mode=inspect), or the scan (--mode=verify)"
+            ) from None
+        yield merged[inner]
 
 
 def _vote(maps: Iterator[np.ndarray], model: StageModel) -> _Vote:

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from raunet_jax import recipe, tasks
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.errors import NotFound, UserError
+from raunet_jax.errors import FileError, NotFound, UserError
 from raunet_jax.inference.windows import check_window
 from raunet_jax.networks.folding import fold as fold_batch_norm
-from raunet_jax.run_folder import RunFolder
+from raunet_jax.run_folder import FoldFolder, RunFolder
+from raunet_jax.saved_checkpoint import not_finite
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
 VOTES = ("mean", "majority")
@@ -32,26 +33,42 @@ class StageModel:
 
 
 def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageModel:
-    """The best checkpoint of each fold trained in `run` (of those in `folds`). Raises ModelMissing."""
+    """The best checkpoint of each fold trained in `run` (of those in `folds`); of a damaged one the next best, said so.
+
+    Raises:
+        ModelMissing: a fold has none.
+        FileError: none of a fold's is as it was written, or the weights of the one that is are not finite.
+    """
     run_folder = RunFolder(run)
     trained = run_folder.folds() if folds is None else [run_folder.fold(number) for number in folds]
     config, variables, steps = None, [], []
     for fold in (fold for fold in trained if folds is not None or fold.checkpoints.is_dir()):
-        step = None
-        if fold.checkpoints.is_dir():
-            with Checkpoints(fold.checkpoints) as checkpoints:
-                step = checkpoints.best_step()
-                if step is not None:
-                    variables.append(fold_batch_norm(checkpoints.restore_weights(step)))
-                    config = checkpoints.recipe(step)
-                    steps.append(step)
-        if step is None:
+        found = _load_fold(fold)
+        if found is None:
             raise ModelMissing(
                 f"{fold.checkpoints} holds no checkpoint: this fold has not been trained; run --mode=train first"
             )
+        step, (weights, config) = found
+        variables.append(fold_batch_norm(weights))
+        steps.append(step)
     if config is None:
         raise ModelMissing(f"{run} holds no trained model (fold_K/checkpoints); run --mode=train first")
     return StageModel(config, tuple(jax.device_put(variables)), tuple(steps))
+
+
+def _load_fold(fold: FoldFolder) -> tuple[int, tuple[dict, ConfigDict]] | None:
+    """Step, weights and recipe of a fold's best checkpoint; None when it has none."""
+    with Checkpoints(fold.checkpoints) as checkpoints:
+        found = checkpoints.read_best(lambda step: (checkpoints.restore_weights(step), checkpoints.recipe(step)))
+    bad = not_finite(found[1][0]) if found else {}
+    if bad:
+        name, count = next(iter(bad.items()))
+        raise FileError(
+            fold.checkpoints / str(found[0]) / "weights",
+            f"{sum(bad.values())} weights are not finite, such as {count} of {name}, so that this model finds nothing",
+            f"delete {fold.path} and train this fold anew, or copy the run again from where it is whole",
+        )
+    return found
 
 
 def load_cascade(
@@ -71,7 +88,8 @@ def load_cascade(
         ValueError: its windows cannot be merged as asked for.
     """
     run = RunFolder(workdir)
-    config = config or run.load_recipe()
+    saved = run.load_recipe() if config is None else None
+    config = config or saved
     folders, models = run.stages(config), {}
     for name, stage in recipe.stages_of(config).items():
         if stages is not None and name not in stages:
@@ -81,7 +99,12 @@ def load_cascade(
         with model.config.ignore_type():
             for field in INFERENCE_FIELDS:
                 model.config[field] = stage[field]
-        check_inference(model.config)
+        try:
+            check_inference(model.config)
+        except UserError as error:
+            if config is not saved:
+                raise
+            raise FileError(run.recipe, str(error), "put back the file as it was") from None
         models[name] = model
     return models
 

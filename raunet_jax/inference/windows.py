@@ -9,6 +9,7 @@ millisecond; the network takes from several milliseconds (GPU) to a second (CPU)
 import collections
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -137,6 +138,7 @@ def predict_windows(
 
     Raises:
         ValueError: as `window_origins` does, and for weights or axes there are none of.
+        FloatingPointError: a probability is not a number.
     """
     starts = _starts(volume.shape[:3], patch, step)
     origins = window_origins(volume.shape[:3], patch, step)
@@ -158,6 +160,8 @@ def predict_windows(
     plane = np.multiply.outer(sums[1], sums[2])
     for merged, along_z in zip(total, sums[0], strict=True):
         merged /= along_z * plane
+        if math.isnan(merged.sum()):  # while the slice is in the cache
+            raise FloatingPointError("a probability is not a number")
     return total
 
 

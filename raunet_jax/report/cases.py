@@ -1,12 +1,13 @@
 """One case of a run or of a prediction: what is on disk about it, its pictures and its lesions."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from raunet_jax.errors import FileError
+from raunet_jax.files import read_json
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.imaging.volume import VolumeError, read_mask, read_nifti, read_scan
 from raunet_jax.names import MASK_ENDING, natural
@@ -16,7 +17,17 @@ from raunet_jax.report.drawing import png_bytes
 from raunet_jax.report.figures import case_planes, modality_planes
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.surface import surface_views
+from raunet_jax.shapes import CORNER, NUMBER
 
+_BOX = {"start": CORNER, "stop": CORNER}
+SEGMENTED = {  # what CASE.json and a case of summary.json hold of a case
+    "channels?": (None, [int]),
+    "box?": (None, _BOX),
+    "warnings?": (None, [str]),
+    "lesions?": (None, [{str: (*NUMBER, bool, str, [NUMBER])}]),
+    "seconds?": NUMBER,
+}
+_RECORD = SEGMENTED | {"images": [str], "mask?": (None, str), "stages?": (None, dict)}
 UNREADABLE = (VolumeError, OSError)  # what `read_case` raises
 
 
@@ -36,9 +47,17 @@ def look_up(values: dict | None, keys: tuple[str, ...]):
 
 
 def read_records(folder: pathlib.Path) -> list[dict]:
-    """The CASE.json files of an evaluation folder in natural order; none when there is no such folder."""
+    """The CASE.json files of an evaluation folder in natural order; none when there is no such folder.
+
+    Raises:
+        FileError: one does not hold what evaluation writes.
+    """
     paths = sorted(folder.glob("*.json"), key=lambda path: natural(path.stem))
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    remedy = "delete it, or make it again with --mode=evaluate"
+    records = [read_json(path, remedy, _RECORD) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if not record["images"]:
+            raise FileError(path, "names no file in images", remedy)
     return [record | {"case": path.stem} for record, path in zip(records, paths, strict=True)]
 
 

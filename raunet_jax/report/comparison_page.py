@@ -27,6 +27,7 @@ from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.structures import shown_name
 from raunet_jax.run_folder import RunFolder
 from raunet_jax.scores.statistics import LEVEL, mean_interval
+from raunet_jax.scores.stored import misfit_of_cases
 from raunet_jax.scores.tables import read_scores
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _read_scores(run: RunFolder) -> dict:
     path = run.scores
     if not path.is_file():
         raise NotFound(f"{path} is missing: score that run first, with --mode=evaluate --workdir={run.path}")
-    return read_scores(path)
+    return read_scores(path, misfit_of_cases)
 
 
 def differences_figure(pairs: Sequence[Pairs], theme: Theme = drawing.LIGHT) -> "Figure":

@@ -1,19 +1,20 @@
 """The page of a prediction: volumes, tumor burden and pictures of every scan that was segmented."""
 
-import json
 import os
 import pathlib
 
 from raunet_jax.errors import NotFound
-from raunet_jax.files import replacing, write_text
+from raunet_jax.files import read_json, replacing, write_text
 from raunet_jax.imaging.volume import is_dicom_folder
 from raunet_jax.progress import progress
 from raunet_jax.report import markup
-from raunet_jax.report.cases import UNREADABLE, draw_case, lesion_rows, read_case, show_pictures
+from raunet_jax.report.cases import SEGMENTED, UNREADABLE, draw_case, lesion_rows, read_case, show_pictures
 from raunet_jax.report.display import DisplaySettings
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.structures import shown_name
 
+_CASE = SEGMENTED | {"case": str, "input": (str, [str]), "images?": (None, str, [str])}
+SUMMARY = {"cases": [_CASE], "failed?": [{"input": str, "reason": str}]}
 _VOLUME = "_ml"  # ending of a field of summary.json: the volume of the structure that it is named after
 _VOLUME_DIGITS = {"liver": 0, "tumor": 1, "whole_tumor": 1}  # of other structures, which may be small: 2
 _OTHER_COLUMNS = {
@@ -32,10 +33,8 @@ def write_prediction_page(output: str | os.PathLike, settings: DisplaySettings) 
         FileNotFoundError: there is no summary.json.
     """
     output = pathlib.Path(output)
-    path = output / "summary.json"
-    if not path.is_file():
-        raise NotFound(f"{path} is missing: predict writes it, so run --mode=predict with this --output first")
-    summary = json.loads(path.read_text(encoding="utf-8"))
+    remedy = "predict writes it, so run --mode=predict with this --output first"
+    summary = read_json(output / "summary.json", remedy, SUMMARY)
     cases, failed = summary["cases"], summary.get("failed", [])
     anchors = {case["case"]: f"case-{index}" for index, case in enumerate(cases)}
     columns = _columns(cases)

@@ -1,15 +1,11 @@
 """The part of a run's page that shows how its networks were trained."""
 
-import json
-import pathlib
-
 from ml_collections import ConfigDict
 
 from raunet_jax import recipe
-from raunet_jax.errors import UserError
 from raunet_jax.report import curves, markup
 from raunet_jax.report.markup import Html, number, tag
-from raunet_jax.run_folder import RunFolder
+from raunet_jax.run_folder import FoldFolder, RunFolder
 
 _HEAD = (
     "",
@@ -35,7 +31,7 @@ def section(run: RunFolder, config: ConfigDict) -> Html:
     """
     stages = {}
     for stage, folder in run.stages(config).items():
-        metrics = {fold.number: _read_metrics(fold.metrics) for fold in folder.folds() if fold.metrics.is_file()}
+        metrics = {fold.number: _read_metrics(fold) for fold in folder.folds()}
         metrics = {number: rows for number, rows in metrics.items() if rows}
         if metrics:
             stages[stage if recipe.is_cascade(config) else ""] = metrics
@@ -58,19 +54,12 @@ def _row(name: str, metrics: list[dict]) -> tuple[str, ...]:
     hours = (last.get("seconds") or 0) / 3600  # counted from the run's first start
     speed = number(last.get("patches_per_second"), 1)
     cells = (number(last["epoch"]), number(last["step"]), number(last.get("loss")), number(best), number(epoch))
-    return (name, *cells, f"{last['learning_rate']:.1e}", speed, number(hours, 2))
+    return (name, *cells, f"{last['learning_rate'] or 0:.1e}", speed, number(hours, 2))
 
 
-def _read_metrics(path: pathlib.Path) -> list[dict]:
-    """Rows of a metrics.jsonl; a last line that a kill cut short is left out."""
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for index, line in enumerate(lines):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if index + 1 < len(lines):
-                raise UserError(
-                    f"{path}: line {index + 1} is not JSON; delete it, then make the report again"
-                ) from None
+def _read_metrics(fold: FoldFolder) -> list[dict]:
+    """Rows of a fold's metrics.jsonl; a last line that a kill cut short is left out."""
+    rows, wrong = fold.read_metrics()
+    if len(wrong) > 1 or (wrong and len(rows) + 1 not in wrong):
+        raise next(iter(wrong.values()))
     return rows

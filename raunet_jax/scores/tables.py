@@ -1,15 +1,16 @@
 """Our scores beside published ones (`raunet_jax.scores.published`), and scores on disk as JSON and CSV."""
 
 import dataclasses
-import json
 import os
 import pathlib
+from collections.abc import Callable
 
-from raunet_jax.errors import NotFound, UserError
-from raunet_jax.files import write_csv, write_json
+from raunet_jax.errors import FileError, NotFound, UserError
+from raunet_jax.files import read_json, write_csv, write_json
 from raunet_jax.scores.published import Row
-from raunet_jax.scores.rules import RULES, Table, tables_of
+from raunet_jax.scores.rules import Table, tables_of
 from raunet_jax.scores.statistics import LEVEL, score_intervals
+from raunet_jax.scores.stored import misfit_of_tables
 
 SPREAD_NOTE = (
     f"Intervals: {LEVEL:.0%}, percentile bootstrap over cases. Standard deviations: over cases, or over lesions where "
@@ -124,22 +125,26 @@ def write_scores(path: str | os.PathLike, scores: dict) -> None:
     write_csv(path.with_name(tables), _table_rows(scores, path.name))
 
 
-def read_scores(path: str | os.PathLike) -> dict:
+def read_scores(path: str | os.PathLike, misfit: Callable[[dict], str] = misfit_of_tables) -> dict:
     """Read what `write_scores` wrote, now or when scores without LiTS's quirks still had other names.
 
+    Args:
+        misfit: says what is wrong with what is made use of; "" if nothing is.
+
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not hold scores.
+        NotFound, FileError: there is no such file, or it does not hold scores.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise NotFound(f"{path} is missing; --mode=evaluate or --mode=score writes it")
+    remedy = "make it again with --mode=evaluate or --mode=score"
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_new_names)
-    except ValueError:
-        scores = None
-    if not isinstance(scores, dict) or "cases" not in scores or scores.get("rule") not in RULES:
-        raise UserError(f"{path} does not hold scores; make it again with --mode=evaluate or --mode=score")
+        scores = read_json(path, remedy, object_hook=_with_new_names)
+    except FileError as error:
+        raise FileError(path, f"does not hold scores: {error.problem}", remedy) from None
+    wrong = misfit(scores)
+    if wrong:
+        raise FileError(path, f"does not hold scores: it {wrong}", remedy)
     return scores
 
 

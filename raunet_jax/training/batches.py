@@ -108,12 +108,13 @@ class _Part:
         try:
             # One by one: given a list, the source starts a pool of threads for it alone, which took 1.4 times as long.
             records = [self._source[number] for number in self.of(numbers)]
-        except RuntimeError as error:
+            batch = {name: np.stack([record[name] for record in records]) for name in ARRAYS}
+            names = [record["case"].decode() for record in records]
+        except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
                 f"{self._folder} is damaged ({error}); delete it and it is built again from the scans"
             ) from error
-        batch = {name: np.stack([record[name] for record in records]) for name in ARRAYS}
-        return batch | {"case": [record["case"].decode() for record in records]}
+        return batch | {"case": names}
 
 
 def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -131,6 +132,10 @@ def _splits(config: ConfigDict, fold: int) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _source(folder: Path, splits: tuple[str, ...]):
-    builder = tfds.builder_from_directory(folder)
-    there = [split for split in splits if split in builder.info.splits]  # TFDS knows no empty split
-    return builder.as_data_source(split="+".join(there)) if there else ()
+    try:
+        builder = tfds.builder_from_directory(folder)
+        there = [split for split in splits if split in builder.info.splits]  # TFDS knows no empty split
+        return builder.as_data_source(split="+".join(there)) if there else ()
+    except Exception as error:  # what a damaged file makes TFDS raise is no fixed set
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise UserError(f"{folder} is damaged ({why}); delete it and it is built again from the scans") from error

@@ -60,16 +60,21 @@ class FoldRun:
         return self.step % self.epoch_steps == 0
 
     def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one.
+        """Take up the newest checkpoint that is as it was written, if there is any; those passed over are said.
 
         Raises:
             RunError: another recipe or version made it, or it is to go on and was made with another patch set.
+            FileError: there are checkpoints, and all of them are damaged.
         """
-        newest = self.checkpoints.newest_step()
-        if newest is None:
+
+        def read(step: int):
+            check_same_recipe(self.folder.path, self.checkpoints.recipe(step), self.config)
+            return saved_state.restore(self.checkpoints, step, self.state)
+
+        found = self.checkpoints.read_newest(read)
+        if found is None:
             return
-        check_same_recipe(self.folder.path, self.checkpoints.recipe(newest), self.config)
-        state, loop = saved_state.restore(self.checkpoints, newest, self.state)
+        newest, (state, loop) = found
         self.state = replicate(state)
         self.step, self._losses, self.seconds = newest, loop["losses"], loop["seconds"]
         self.loader.set_state(loop["loader"])

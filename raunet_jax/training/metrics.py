@@ -1,9 +1,12 @@
 """What is written down of a fold's training, an epoch at a time."""
 
 import json
+import logging
 
 from raunet_jax import files
 from raunet_jax.run_folder import FoldFolder
+
+log = logging.getLogger("raunet_jax")
 
 
 class MetricsLog:
@@ -13,8 +16,10 @@ class MetricsLog:
         from tensorboardX import SummaryWriter  # where it is used: start-up need not wait for it
 
         self._path = folder.metrics
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        self._lines = [line for line in lines if json.loads(line)["step"] <= resumed_step]
+        rows, wrong = folder.read_metrics()
+        for error in wrong.values():
+            log.warning(f"warning: {error.path}: {error.problem}; this line is left out")
+        self._lines = [json.dumps(row) for row in rows if row["step"] <= resumed_step]
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=resumed_step + 1)
 
     def write(self, row: dict) -> None:

@@ -1,0 +1,72 @@
+"""A SHA-256 of every file of a folder, in a file of the folder itself, and whether they still are what was written."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Collection
+
+from raunet_jax.errors import FileError
+from raunet_jax.files import read_json, write_json
+
+NAME = "sha256.json"
+
+
+class Damaged(FileError):
+    """A file is no longer what was written, or is missing."""
+
+
+class Unreadable(Damaged):
+    """A file cannot be read now; nothing is known about what it holds."""
+
+
+def write(folder: pathlib.Path) -> None:
+    """Write `folder`/NAME, a JSON object: path below `folder` with "/" -> SHA-256 in hexadecimal digits."""
+    write_json(folder / NAME, {name: _sha256(path) for name, path in sorted(_files(folder).items()) if name != NAME})
+
+
+def read(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
+    """What `write` wrote; None where it wrote nothing. Raises Damaged."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        digests = read_json(path, remedy)
+    except FileError as error:
+        raise Damaged(path, error.problem, remedy) from None
+    if not digests or not all(isinstance(value, str) and len(value) == 64 for value in digests.values()):
+        raise Damaged(path, "does not hold a SHA-256 of each file", remedy)
+    return digests
+
+
+def check(folder: pathlib.Path, digests: dict[str, str], parts: Collection[str] | None, remedy: str) -> None:
+    """Raise Damaged for the first file below `folder` that is not as `digests` says, or is missing.
+
+    Args:
+        parts: names of subfolders to which to keep; None: everything.
+        remedy: what to do then.
+    """
+    there = _files(folder)
+    for part in parts or ():
+        if not any(name.startswith(f"{part}/") for name in digests):
+            raise Damaged(folder / part, "was never written", remedy)
+    for name, sha256 in digests.items():
+        if parts is not None and name.split("/")[0] not in parts:
+            continue
+        if name not in there:
+            raise Damaged(folder / name, "is missing", remedy)
+        try:
+            found = _sha256(there[name])
+        except OSError as error:
+            raise Unreadable(folder / name, f"cannot be read ({error.strerror})", remedy) from error
+        if found != sha256:
+            raise Damaged(folder / name, "is not what was written (its SHA-256 is another one)", remedy)
+
+
+def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    found = (pathlib.Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
