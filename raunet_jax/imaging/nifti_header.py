@@ -132,9 +132,9 @@ def check_place(stored: nib.Nifti1Header, affine: np.ndarray, path: Path) -> tup
         doubts.append(f"xyzt_units={int(stored['xyzt_units'])} names no unit of length, mm are assumed; {_ASK}")
     if np.array_equal(np.abs(affine), np.eye(4)):
         doubts.append(
-            "identity affine, 1 x 1 x 1 mm, as LiTS's volumes 28 to 47 have it; restore the true spacing, such as from "
-            "the Decathlon's Task03_Liver, 3DIRCADb or the DICOM series: until then mm and mL are wrong, and sides may "
-            "be swapped"
+            "identity affine, 1 x 1 x 1 mm, as files have it whose sizes were lost, such as LiTS's volumes 28 to 47; "
+            "restore the true spacing, such as from the Decathlon's Task03_Liver, 3DIRCADb or the DICOM series: unless "
+            "it is just this, mm and mL are wrong, and sides may be swapped"
         )
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if by_sform and not np.allclose(np.abs(pixdim), sizes, rtol=_SIZE_TOLERANCE, atol=1e-6):
@@ -142,16 +142,18 @@ def check_place(stored: nib.Nifti1Header, affine: np.ndarray, path: Path) -> tup
             f"its header contradicts itself: voxels of {_mm(sizes * mm)} mm by the sform, which is taken, and of "
             f"{_mm(pixdim * mm)} mm by pixdim; {_ASK}"
         )
-    if by_sform and codes["qform"] > 0:
+    elif by_sform and codes["qform"] > 0:
         doubts += _compare_forms(stored, affine, mm, codes)
     return tuple(doubts + _check_axes(affine, sizes * mm, stored["dim"][1:4]))
 
 
 def _compare_forms(stored: nib.Nifti1Header, affine: np.ndarray, mm: float, codes: dict[str, int]) -> list[str]:
     which = f"its sform (code {codes['sform']}), which is taken, and its qform (code {codes['qform']})"
+    with_sizes = stored.copy()
+    with_sizes["pixdim"][1:4] = np.abs(stored["pixdim"][1:4])
     try:
         with np.errstate(all="ignore"):
-            qform = stored.get_qform()
+            qform = with_sizes.get_qform()
     except Exception:  # whatever nibabel makes of these numbers, they are no rotation
         return [f"{which} contradict each other: the qform holds no rotation; {_ASK}"]
     last = np.asarray(stored["dim"][1:4], np.float64) - 1
