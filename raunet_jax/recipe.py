@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.liver import OF_A_STAGE
 from raunet_jax.errors import NotFound
 from raunet_jax.tasks import stage_names, stage_of
 
@@ -80,6 +81,23 @@ def load(path: pathlib.Path) -> ConfigDict:
     if not path.is_file():
         raise NotFound(f"{path} is missing: this is not a run folder. Train one first, or name another --workdir")
     return from_json(path.read_text(encoding="utf-8"))
+
+
+def linked(config: ConfigDict) -> ConfigDict:
+    """The recipe, saved once, where what is set on a cascade is read by every stage again, as in `configs/liver.py`."""
+    if not is_cascade(config):
+        return config
+    config = config.copy_and_resolve_references().unlock()
+    for field, value in common.get_config().data.items():
+        if field not in config.data and field not in OF_A_STAGE:  # there was no such field then
+            config.data[field] = value
+    for stage in config.stages.values():
+        for field in config.data:
+            stage.data[field] = config.data.get_ref(field)
+        for field in config:
+            if field not in ("data", "stages", "name") and stage.get(field) == config[field]:
+                stage[field] = config.get_ref(field)
+    return config.lock()
 
 
 def crops_around_predicted_liver(stage: ConfigDict) -> bool:

@@ -12,7 +12,7 @@ from raunet_jax.imaging.volume import read_nifti, write_nifti
 from raunet_jax.inference import cascade
 from raunet_jax.inference.models import StageModel
 
-BODY, LIVER, TUMOR, BONE = 40, 110, 150, 180  # HU
+FAT, BODY, LIVER, TUMOR, BONE = -90, 40, 110, 150, 180  # HU
 PATCHES = {"coarse": (32, 32, 1), "voi": (32, 32, 32), "tumor": (32, 32, 32), "brain": (32, 32, 32)}
 FINDS = {"coarse": (90, 165), "voi": (90, 165), "tumor": (140, 200), "brain": (1, 32767)}
 NOTHING = (5000, 6000)
@@ -68,6 +68,7 @@ def abdomen() -> tuple[np.ndarray, np.ndarray]:
     for tumor in TUMORS:
         hu[tumor], labels[tumor] = TUMOR, 2
     hu[SPLEEN], hu[RIB] = LIVER, BONE
+    hu[:, -1, -4:] = FAT
     return hu, labels
 
 

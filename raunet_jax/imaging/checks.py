@@ -51,7 +51,7 @@ class Doubt(NamedTuple):
 
 
 def admit(volume: Volume, images: Sequence[Path], config: ConfigDict) -> Volume:
-    """`volume`, its doubts among its warnings.
+    """`volume`, its repairs and doubts among its warnings.
 
     Args:
         images: what it was read from, one for all channels or one a channel.
@@ -64,7 +64,8 @@ def admit(volume: Volume, images: Sequence[Path], config: ConfigDict) -> Volume:
     for doubt in doubts:
         if doubt.level == UNUSABLE:
             raise VolumeError(file_of(doubt, images), doubt.problem, doubt.remedy)
-    said = tuple(f"{doubt.problem}; {doubt.remedy}" for doubt in doubts)
+    said = [f"repaired on reading: {repair.done}" for repair in volume.repairs]
+    said += [f"{doubt.problem}; {doubt.remedy}" for doubt in doubts]
     return dataclasses.replace(volume, warnings=(*volume.warnings, *said))
 
 

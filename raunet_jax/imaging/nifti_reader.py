@@ -169,7 +169,8 @@ def open_nifti(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid
         problem = f"holds several volumes (shape {shape}) where one is expected"
         raise VolumeError(path, problem, "save each of them to its own file")
     if dtype.kind not in "iuf":
-        raise VolumeError(path, f"its voxels are of type {dtype}", "save it with one number a voxel")
+        what = f"{len(dtype.names)} numbers each ({', '.join(dtype.names)})" if dtype.names else f"of type {dtype}"
+        raise VolumeError(path, f"its voxels are {what}", "save it with one number a voxel")
     if shape != tuple(stored["dim"][1 : len(shape) + 1]) or offset != stored["vox_offset"]:
         problem = f"the NIfTI header is damaged (nibabel reads shape {shape} at byte {offset})"
         raise VolumeError(path, problem, "convert the scan again")
