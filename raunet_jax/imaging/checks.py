@@ -90,7 +90,7 @@ def find_doubts(volume: Volume, config: ConfigDict) -> list[Doubt]:
         found = _check_hu(volume)
         found = [doubt._replace(level=WARNING) for doubt in found] if planned else found
     else:
-        found = _check_channels(volume, tuple(config.data.modalities), WARNING if planned else UNUSABLE)
+        found = _check_channels(volume, tuple(config.data.modalities))
     if config.data.check == "warn":
         found = [doubt._replace(level=WARNING) for doubt in found]
     else:
@@ -123,21 +123,22 @@ def _check_shape(volume: Volume) -> list[Doubt]:
     return doubts
 
 
-def _check_channels(volume: Volume, modalities: tuple[str, ...], level: str) -> list[Doubt]:
-    """Channels of one value, which tell nothing, and of the same voxels, which are one file given for two; `level`."""
-    doubts, again = [], "download or export the case again"
+def _check_channels(volume: Volume, modalities: tuple[str, ...]) -> list[Doubt]:
+    """Channels of one value, which tell nothing, and of the same voxels, which may be one file given for two."""
+    doubts = []
     channels = [volume.voxels[..., channel] for channel in range(volume.voxels.shape[-1])]
     extremes = [(channel.min(), channel.max()) for channel in channels]
     for number, (least, most) in enumerate(extremes):
         if least == most:
             problem = f"{modalities[number]} is {least:g} everywhere"
-            doubts.append(Doubt("intensity", problem, again, UNUSABLE, number))
+            doubts.append(Doubt("intensity", problem, "download or export the case again", UNUSABLE, number))
     for second, modality in enumerate(modalities):
         for first in range(second):
             least, most = extremes[second]
             if extremes[first] == (least, most) and least < most and np.array_equal(channels[first], channels[second]):
                 problem = f"{modalities[first]} and {modality} are the same image, voxel by voxel"
-                doubts.append(Doubt("intensity", problem, f"give each modality its own, or {again}", level, second))
+                remedy = "give each modality its own, unless this is meant"
+                doubts.append(Doubt("intensity", problem, remedy, channel=second))
                 break
     return doubts
 
