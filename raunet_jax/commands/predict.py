@@ -124,7 +124,7 @@ class _Prediction:
         result = Result(scan.name, scan.images, scan.channels, case.volume, case.found, self._config.stage)
         record = write_case(self._output, result, saving, **self._maps)
         for warning in record["warnings"]:
-            log.warning(f"warning: {warning}")
+            log.warning(f"warning: {scan.name}: {warning.removeprefix(f'{scan.name}: ')}")
         mask = result_file(self._output, scan.name)
         places = {"input": str(scan.images[0].absolute()), "mask": str(mask.absolute())}
         seconds = {"seconds": round(case.seconds + time.monotonic() - begin, 2)}

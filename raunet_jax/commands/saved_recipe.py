@@ -12,7 +12,7 @@ from raunet_jax.run_folder import RunFolder
 FLAG = "config"
 
 
-def take(arguments: Sequence[str]) -> bool:
+def take(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> bool:
     """Have the fields that are set belong to the recipe saved in --workdir.
 
     Returns:
@@ -27,8 +27,8 @@ def take(arguments: Sequence[str]) -> bool:
     if not fields or FLAG in names or not workdir:
         return False
     config = recipe.linked(RunFolder(pathlib.Path(workdir).expanduser()).load_recipe())
-    delattr(flags.FLAGS, FLAG)
-    config_flags.DEFINE_config_dict(FLAG, config, "the run's own recipe", sys_argv=list(arguments))
+    delattr(values, FLAG)
+    config_flags.DEFINE_config_dict(FLAG, config, "the run's own recipe", flag_values=values, sys_argv=list(arguments))
     return True
 
 
