@@ -20,8 +20,8 @@ import sys  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-from raunet_jax import commands, progress, recipe, signals  # noqa: E402
-from raunet_jax.commands import request  # noqa: E402
+from raunet_jax import commands, errors, progress, recipe, signals  # noqa: E402
+from raunet_jax.commands import request, saved_recipe  # noqa: E402
 
 config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py or configs/liver_tumor.py:64x64x32")
 flags.DEFINE_enum(
@@ -59,7 +59,10 @@ flags.DEFINE_bool("json", False, "inspect, verify: print JSON")
 def parse(arguments):
     """Flags and recipe; one that has no such field ends with a sentence."""
     try:
+        saved_recipe.take(arguments)
         return app.parse_flags_with_usage(arguments)
+    except errors.UserError as error:
+        sys.exit(f"error: {error}")
     except (AttributeError, KeyError) as error:
         cause = error.args[0]  # ml_collections wraps its KeyError, whose text is quoted when it is printed
         said = str(cause.args[0] if isinstance(cause, KeyError) else cause)

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.data.modalities = ("ct",)  # the input channels, in order: ("ct",) or ("t1", "t1ce", "t2", "flair")
     config.data.foreground = ()  # stages brain, custom: label values to be found, merged to one; () = all above 0
     config.data.repair = False  # True: read known faults as they were meant, and say so; files are never changed
+    config.data.check = "refuse"  # scans whose intensities cannot be what they should: refuse | warn (and go on)
     config.data.on_leak = "exclude"  # test cases that a model trained on under another name: exclude | warn
     config.data.cases = 0  # how many cases: 0 = all that are there (of phantoms: 6)
     config.data.test_cases = 0  # of these, how many no fold trains on; evaluate scores them

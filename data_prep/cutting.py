@@ -23,12 +23,12 @@ from ml_collections import ConfigDict
 
 from data_prep import sampling
 from data_prep.cases import read_case
-from data_prep.faults import check_image
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax import files, tasks
 from raunet_jax.errors import UserError
 from raunet_jax.imaging import geometry, intensity, views
+from raunet_jax.imaging.checks import admit
 from raunet_jax.progress import progress
 
 MANIFEST = "manifest.jsonl"
@@ -104,9 +104,7 @@ def records(config: ConfigDict, job: Job) -> Iterator[dict]:
         ValueError: intensities that cannot be, or a mask that holds no liver, where the stage needs one.
     """
     volume, mask = read_case(job.case, config)
-    unusable = [finding for finding in check_image(job.case, volume, config) if finding.fatal]
-    if unusable:
-        raise UserError(f"{unusable[0].value}; {unusable[0].remedy}")
+    admit(volume, job.case.images, config)
     kind = intensity.kind_of(config.data.modalities)
     encoded = intensity.encode(volume.voxels, kind, tuple(config.window_hu))
     del volume

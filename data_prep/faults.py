@@ -9,17 +9,13 @@ from ml_collections import ConfigDict
 
 from data_prep.cases import load_image, load_labels
 from data_prep.layouts import Case, no_mask
+from raunet_jax.imaging.checks import UNUSABLE, WARNING, count_padding, file_of, find_doubts
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.nifti_reader import open_header
 from raunet_jax.imaging.volume import Repair, Volume, VolumeError
 from raunet_jax.tasks import stage_of, task_of
 
-UNUSABLE, REPAIRED, WARNING = "unusable", "repaired", "warning"
-FAT_HU = -30  # everything but the brain has fat around it or air beside it
-BLOOD_HU = 30
-PADDING_HU = -1500  # air is -1000; scanners mark what they did not measure by -2048 or -3024
-ANISOTROPY = 10  # the longest side of a voxel over its shortest: LiTS has 0.6 x 0.6 x 5 mm
-TINY = 8  # voxels: a scan of fewer along an axis is a localizer, a thumbnail or a crop
+REPAIRED = "repaired"
 
 
 class Finding(NamedTuple):
@@ -61,22 +57,21 @@ def check_case(case: Case, recipe: dict) -> list[Finding]:
 def check_image(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
     """What in a scan that can be read cannot be true, or does not suit the recipe.
 
-    Of `config`, a stage's recipe, `stage`, `patch_size` and `data.modalities` are read.
+    Of `config`, a stage's recipe, `patch_size` and what `find_doubts` takes are read.
     """
-    if kind_of(config.data.modalities) == "ct":
-        findings = _check_hu(case, volume, WARNING if task_of(config.stage).planned else UNUSABLE)
-    else:
-        findings = _check_channels(case, volume, config)
-    path, spacing = case.images[0], volume.spacing_mm[::-1]
+    path, name = case.images[0], case.name
+    findings = [
+        Finding(name, doubt.check, f"{file_of(doubt, case.images)}: {doubt.problem}", doubt.remedy, doubt.level)
+        for doubt in find_doubts(volume, config)
+    ]
+    for warning in volume.warnings:
+        problem, _, remedy = warning.partition("; ")
+        findings.append(Finding(name, "geometry", f"{path}: {problem}", remedy or "look at it before it is trusted"))
+    padding = count_padding(volume.voxels) if kind_of(config.data.modalities) == "ct" else 0
+    if padding and not any(finding.check == "intensity" for finding in findings):
+        value = f"{path}: {padding} voxels of padding, the lowest {volume.voxels.min()} HU"
+        findings.append(Finding(name, "padding", value, "nothing: config.window_hu cuts it off"))
     sides = dict(zip("xyz", volume.shape[::-1], strict=True))
-    shape, mm = " x ".join(map(str, sides.values())), " x ".join(f"{side:.3g}" for side in spacing)
-    if max(spacing) > ANISOTROPY * min(spacing):
-        value = f"{path}: voxels of {mm} mm (x, y, z), {max(spacing) / min(spacing):.0f} times as long as they are wide"
-        remedy = "compare with the slice spacing of the scanner; where it is false, mm and mL are wrong until corrected"
-        findings.append(Finding(case.name, "anisotropy", value, remedy))
-    if min(sides.values()) < TINY:
-        value = f"{path}: {shape} voxels (x, y, z), fewer than {TINY} along an axis"
-        findings.append(Finding(case.name, "tiny", value, "move it away if it is a localizer, a thumbnail or a crop"))
     patch = dict(zip("xyz", config.patch_size, strict=True))
     patched = _patched_sides(config.stage)
     small = [f"{side} {sides[side]} < {patch[side]}" for side in patched if sides[side] < patch[side]]
@@ -142,38 +137,3 @@ def _patched_sides(stage: str) -> str:
     if row.sampler == "slices":
         return ""
     return "z" if row.resized else "xyz"
-
-
-def _check_hu(case: Case, volume: Volume, level: str) -> list[Finding]:
-    """`level` of intensities that cannot be HU: a custom task may be of anything, and of crops without air or fat."""
-    path, voxels, findings = case.images[0], volume.voxels, []
-    measured = voxels >= PADDING_HU
-    low, high = int(voxels.min(where=measured, initial=np.iinfo(voxels.dtype).max)), int(voxels.max())
-    padding = measured.size - int(np.count_nonzero(measured))
-    if low > FAT_HU or high < BLOOD_HU:
-        beside = f", {padding} voxels of padding aside," if padding else ""
-        value = f"{path}: values from {min(low, high)} to {high}{beside} are not HU (air is -1000, blood 40)"
-        remedy = "export the scan again with its rescale slope and intercept"
-        findings.append(Finding(case.name, "intensity", value, remedy, level))
-    elif padding:
-        value = f"{path}: {padding} voxels of padding, the lowest {voxels.min()} HU"
-        findings.append(Finding(case.name, "padding", value, "nothing: config.window_hu cuts it off"))
-    if volume.grid.header is not None and np.array_equal(np.abs(volume.grid.affine), np.eye(4)):
-        value = f"{path}: identity affine, 1 x 1 x 1 mm, as LiTS's volumes 28 to 47 have it"
-        remedy = (
-            "restore the true spacing, such as from the Decathlon's Task03_Liver, 3DIRCADb or the DICOM series: until "
-            "then mm and mL are wrong"
-        )
-        findings.append(Finding(case.name, "spacing", value, remedy))
-    return findings
-
-
-def _check_channels(case: Case, volume: Volume, config: ConfigDict) -> list[Finding]:
-    findings = []
-    for channel, modality in enumerate(config.data.modalities):
-        least, most = volume.voxels[..., channel].min(), volume.voxels[..., channel].max()
-        if least == most:
-            path = case.images[channel if len(case.images) > 1 else 0]
-            value = f"{path}: {modality} is {least:g} everywhere"
-            findings.append(Finding(case.name, "intensity", value, "download or export the case again", UNUSABLE))
-    return findings

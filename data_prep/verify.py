@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from data_prep import layouts, patch_dataset
 from data_prep.cases import find_cases, scan_cases
 from data_prep.description import read_description
-from data_prep.faults import UNUSABLE, Finding, check_case
+from data_prep.faults import Finding, check_case
 from data_prep.fingerprints import SMALL, files_of, fingerprints
 from data_prep.layouts import Case
 from data_prep.planning import plan
 from data_prep.workers import workers
+from raunet_jax.imaging.checks import UNUSABLE
 from raunet_jax.names import natural
 from raunet_jax.progress import progress
 from raunet_jax.recipe import stages_of

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.liver import OF_A_STAGE
 from raunet_jax.errors import FileError, NotFound
 from raunet_jax.tasks import stage_names, stage_of
 
@@ -17,7 +18,7 @@ from raunet_jax.tasks import stage_names, stage_of
 # Every other field, a new one too, says what a trained network and its patches are made of.
 CHANGEABLE_FIELDS = (
     "name epochs learning_rate plateau_patience loss_per_sample folds folds_at_once checkpoint_minutes "
-    "window threshold vote data.root data.prepared data.workers data.on_leak network.lowering network.remat"
+    "window threshold vote data.root data.prepared data.workers data.check data.on_leak network.lowering network.remat"
 ).split()
 RENAMED_FIELDS = {"voi": "liver_source", "data.tumor_share": "data.foreground_fraction"}
 # What every version has saved of a stage; other fields joined later, and a recipe without them has their defaults.
@@ -153,6 +154,23 @@ def load(path: pathlib.Path) -> ConfigDict:
     except (OSError, ValueError) as error:
         raise FileError(path, f"cannot be read ({error})", _REMEDY) from error
     return from_json(text, path)
+
+
+def linked(config: ConfigDict) -> ConfigDict:
+    """The recipe, saved once, where what is set on a cascade is read by every stage again, as in `configs/liver.py`."""
+    if not is_cascade(config):
+        return config
+    config = config.copy_and_resolve_references().unlock()
+    for field, value in common.get_config().data.items():
+        if field not in config.data and field not in OF_A_STAGE:  # there was no such field then
+            config.data[field] = value
+    for stage in config.stages.values():
+        for field in config.data:
+            stage.data[field] = config.data.get_ref(field)
+        for field in config:
+            if field not in ("data", "stages", "name") and stage.get(field) == config[field]:
+                stage[field] = config.get_ref(field)
+    return config.lock()
 
 
 def crops_around_predicted_liver(stage: ConfigDict) -> bool:

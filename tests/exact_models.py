@@ -13,7 +13,7 @@ from raunet_jax.inference import cascade, results
 from raunet_jax.inference.models import StageModel
 from raunet_jax.inference.plausibility import Plausibility
 
-BODY, LIVER, TUMOR, BONE = 40, 110, 150, 180  # HU
+FAT, BODY, LIVER, TUMOR, BONE = -90, 40, 110, 150, 180  # HU
 PATCHES = {"coarse": (32, 32, 1), "voi": (32, 32, 32), "tumor": (32, 32, 32), "brain": (32, 32, 32)}
 FINDS = {"coarse": (90, 165), "voi": (90, 165), "tumor": (140, 200), "brain": (1, 32767)}
 NOTHING = (5000, 6000)
@@ -74,6 +74,7 @@ def abdomen() -> tuple[np.ndarray, np.ndarray]:
     for tumor in TUMORS:
         hu[tumor], labels[tumor] = TUMOR, 2
     hu[SPLEEN], hu[RIB] = LIVER, BONE
+    hu[:, -1, -4:] = FAT
     return hu, labels
 
 

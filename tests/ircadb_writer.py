@@ -16,7 +16,7 @@ SPACING_MM = (2.5, 0.8, 0.6)
 
 def draw(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """HU (int16, no two slices alike), a liver and three tumors of it, of which the last sticks out of the liver."""
-    hu = np.random.default_rng(seed).integers(-1000, 1000, SHAPE, np.int16)
+    hu = np.random.default_rng(seed).integers(-1000, 400, SHAPE, np.int16)
     liver, tumors = np.zeros(SHAPE, bool), [np.zeros(SHAPE, bool) for _ in range(3)]
     liver[2:9, 5:25, 4:20] = True
     tumors[0][3:5, 8:12, 6:9] = True

@@ -391,11 +391,13 @@ def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked
     save_run(tmp_path, saved, [(0.4, 0.9, 0.5), (0.7, 0.2)])
     asked = model("tumor", threshold=0.3, vote="majority").config
     asked.window.batch_size = 5
+    asked.data.repair, asked.data.check = True, "warn"
     (tmp_path / "config.json").write_text(recipe.to_json(asked))
     loaded = load_cascade(tmp_path)
     assert list(loaded) == ["tumor"] and weights(loaded["tumor"]) == [2, 11]
     assert (loaded["tumor"].config.threshold, loaded["tumor"].config.vote) == (0.3, "majority")
     assert loaded["tumor"].config.window.batch_size == 5
+    assert (loaded["tumor"].config.data.repair, loaded["tumor"].config.data.check) == (True, "warn")
     assert loaded["tumor"].config.patch_size == saved.patch_size
     assert set(loaded["tumor"].variables[0]) == {"params", "batch_stats"}
     assert weights(load_cascade(tmp_path, fold=1)["tumor"]) == [11]

@@ -92,7 +92,7 @@ def test_padding(ct):
 def test_an_identity_affine(ct, signs):
     case = ct.write(affine=np.diag([*signs, 1]))
     value = path(case.images[0]) + "identity affine, 1 x 1 x 1 mm.* 28 to 47"
-    ct.only(case.name, "spacing", "warning", value, "restore the true spacing.*mm and mL are wrong")
+    ct.only(case.name, "geometry", "warning", value, "restore the true spacing.*mm and mL are wrong")
 
 
 def test_one_millimeter_voxels_in_their_place_are_fine(ct):

@@ -69,7 +69,7 @@ def scans(tmp_path):
     folder = tmp_path / "scans"
     exact_models.write(folder / "a.nii.gz", hu, "LPS")
     exact_models.write(folder / "c.nii", hu, "PIR")
-    exact_models.write(folder / "d-empty.nii.gz", np.full(hu.shape, exact_models.BODY, np.int16))
+    exact_models.write(folder / "d-empty.nii.gz", np.minimum(hu, exact_models.BODY))
     whole = (folder / "a.nii.gz").read_bytes()
     (folder / "b-cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     return folder

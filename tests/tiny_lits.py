@@ -24,7 +24,7 @@ def write(root, cases=CASES):
         if number != NO_TUMOR:
             labels[12:16, 12:17, 3:5] = 2
         hu = (rng.normal(40, 12, shape) + 60 * (labels == 1)).astype(np.int16)
-        hu[0, 0, 0] = -1024
+        hu[0, 0] = -1024
         affine = np.diag([0.8, 0.8, 2.5, 1])
         nib.Nifti1Image(hu, affine).to_filename(root / f"volume-{number}.nii.gz")
         nib.Nifti1Image(labels, affine).to_filename(root / f"segmentation-{number}.nii.gz")

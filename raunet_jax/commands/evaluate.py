@@ -19,6 +19,7 @@ from raunet_jax.commands.request import Request
 from raunet_jax.commands.score_tables import print_tables
 from raunet_jax.errors import UserError
 from raunet_jax.files import write_json
+from raunet_jax.imaging.checks import admit
 from raunet_jax.imaging.volume import Volume
 from raunet_jax.inference import attribution, lesion_table
 from raunet_jax.inference.cascade import Segmentation, segment
@@ -132,7 +133,8 @@ class _Evaluation:
     failed: list[str] = dataclasses.field(default_factory=list)
 
     def read(self, case: Case) -> _Read:
-        return _Read(*read_case(case, self.config))
+        volume, mask = read_case(case, self.config)
+        return _Read(admit(volume, case.images, self.config), mask)
 
     def segment(self, case: Case, read: _Read) -> _Read:
         self.bar.advance(0, case.name)

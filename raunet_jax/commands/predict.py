@@ -10,6 +10,7 @@ from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.commands.request import Request, UsageError
 from raunet_jax.errors import UserError
 from raunet_jax.files import write_csv, write_json
+from raunet_jax.imaging.checks import admit
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Volume, is_prediction, read_scan
 from raunet_jax.inference import lesion_table
@@ -102,6 +103,7 @@ class _Prediction:
             raise UserError(f"{mask} is there already and no prediction of ours; choose another --output")
         data = self._config.data
         volume = read_scan(scan.images, kind_of(data.modalities), scan.channels, data.repair)
+        volume = admit(volume, scan.images, self._config)
         return _Read(dataclasses.replace(volume, name=scan.name), time.monotonic() - begin)
 
     def segment(self, scan: Input, case: _Read) -> _Read:
@@ -123,7 +125,7 @@ class _Prediction:
         result = Result(scan.name, scan.images, scan.channels, case.volume, case.found, self._config.stage)
         record = write_case(self._output, result, saving, **self._maps)
         for warning in record["warnings"]:
-            log.warning(f"warning: {warning}")
+            log.warning(f"warning: {scan.name}: {warning.removeprefix(f'{scan.name}: ')}")
         mask = result_file(self._output, scan.name)
         places = {"input": str(scan.images[0].absolute()), "mask": str(mask.absolute())}
         seconds = {"seconds": round(case.seconds + time.monotonic() - begin, 2)}

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.faults import REPAIRED, UNUSABLE, WARNING
+from data_prep.faults import REPAIRED
 from data_prep.verify import Verified, verify
 from raunet_jax.commands.request import Request
+from raunet_jax.imaging.checks import UNUSABLE, WARNING
 
 STYLES = {UNUSABLE: "red", REPAIRED: "yellow", WARNING: "yellow"}
 

@@ -15,8 +15,9 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from raunet_jax.errors import FileError, Path
 
 GRID_TOLERANCE_MM = 0.5  # by how much the corners of two grids may lie apart before they count as different
+_FAR = 1e9  # from the scanner's center, in any unit: beyond it distances are no numbers any more
 RAS = axcodes2ornt(("R", "A", "S"))
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # the low bits of NIfTI's xyzt_units: m, micron; all else means mm
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # the low bits of NIfTI's xyzt_units: m, micron; all else means mm
 
 
 class VolumeError(FileError):
@@ -43,10 +44,11 @@ class Grid:
     affine: np.ndarray  # (4, 4) the file's own: (i, j, k, 1) -> scanner coordinates (RAS+) in the file's unit
     header: nib.Nifti1Header | None  # None for DICOM
     scanned: tuple[float, ...] = ()  # where slices resampled to this grid were scanned: their places on its third axis
+    warnings: tuple[str, ...] = ()  # as `Volume.warnings`, of the file's header
 
     @property
     def mm_per_unit(self) -> float:
-        return 1.0 if self.header is None else _MM_PER_UNIT.get(int(self.header["xyzt_units"]) % 8, 1.0)
+        return 1.0 if self.header is None else MM_PER_UNIT.get(int(self.header["xyzt_units"]) % 8, 1.0)
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
@@ -99,7 +101,7 @@ class Volume:
     grid: Grid  # of the file, for the way back
     name: str
     repairs: tuple[Repair, ...] = ()  # what was read otherwise than it is stored
-    warnings: tuple[str, ...] = ()  # what is doubtful about its place, size or intensities
+    warnings: tuple[str, ...] = ()  # what is doubtful about its place, size or intensities; what to do about it
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,8 +116,9 @@ class Volume:
 
 def check_affine(affine: np.ndarray, name: Path) -> None:
     """Raise VolumeError unless `affine` (4, 4) of file `name` maps voxels to three independent directions."""
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or sizes.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
+    finite = np.isfinite(affine).all() and np.abs(affine).max() < _FAR
+    sizes = np.linalg.norm(affine[:3, :3], axis=0) if finite else np.zeros(3)
+    if sizes.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
         raise VolumeError(
             name,
             f"its affine is singular, so the voxels have no place in space:\n{_text(affine)}",

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import io
+import logging
 import math
 import pathlib
 import zlib
@@ -13,12 +14,15 @@ import nibabel as nib
 import numpy as np
 
 from raunet_jax.imaging.grid import Grid, Path, Repair, Volume, VolumeError, check_affine, check_same_grid
+from raunet_jax.imaging.nifti_header import check_length, check_place, read_header
 from raunet_jax.names import common_name, stem
 
 _SLAB = 16  # slices turned into float64 at once, so that a long CT never lies in memory as float64
 _MISSING_REMEDY = (
     "replace them or convert the scan again, or have them read as the lowest value (--config.data.repair=True)"
 )
+
+nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what it mends in a header, `nifti_header` says
 
 Repairs = tuple[Repair, ...]
 
@@ -52,7 +56,7 @@ def read_nifti(path: Path, kind: str = "ct", channels: Sequence[int] = (), repai
         voxels.append(grid.to_canonical(values)[..., None])
         repairs += repaired
     joined = voxels[0] if len(voxels) == 1 else np.concatenate(voxels, axis=-1)
-    return Volume(joined, grid.canonical_affine, grid, stem(path), tuple(repairs))
+    return Volume(joined, grid.canonical_affine, grid, stem(path), tuple(repairs), grid.warnings)
 
 
 def read_modalities(paths: Sequence[Path], kind: str = "mr", repair: bool = False) -> Volume:
@@ -70,7 +74,7 @@ def read_modalities(paths: Sequence[Path], kind: str = "mr", repair: bool = Fals
     if not paths:
         raise ValueError("read_modalities was given no path")
     first = read_nifti(paths[0], kind, repair=repair)
-    repairs = first.repairs
+    repairs, warnings = first.repairs, _named(first, paths[0])
     voxels = np.empty((*first.shape, len(paths)), first.voxels.dtype)
     voxels[..., :1] = first.voxels
     for channel, path in enumerate(paths[1:], 1):
@@ -81,7 +85,13 @@ def read_modalities(paths: Sequence[Path], kind: str = "mr", repair: bool = Fals
             volume = dataclasses.replace(volume, voxels=grid.to_canonical(as_stored)[..., None])
         voxels[..., channel : channel + 1] = volume.voxels
         repairs += volume.repairs + moved
-    return Volume(voxels, first.affine, first.grid, common_name(stem(path) for path in paths), repairs)
+        warnings += _named(volume, path)
+    return Volume(voxels, first.affine, first.grid, common_name(stem(path) for path in paths), repairs, warnings)
+
+
+def _named(volume: Volume, path: Path) -> tuple[str, ...]:
+    """The warnings of one of several files, each with its name."""
+    return tuple(f"{pathlib.Path(path).name}: {warning}" for warning in volume.warnings)
 
 
 def read_mask(path: Path, like: Volume, labels: Sequence[int] = (0, 1, 2)) -> np.ndarray:
@@ -141,36 +151,32 @@ def open_nifti(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid
     All bytes are read, so that a gzip's checksum is verified too. Raises VolumeError as `read_nifti` does.
     """
     content = _read_bytes(path)
-    if content[344:348] == b"n+1\0":
-        kind = nib.Nifti1Image
-    elif content[4:8] == b"n+2\0":
-        kind = nib.Nifti2Image
-    else:
-        raise VolumeError(
-            path,
-            f"not a NIfTI file (it begins with {content[:8]!r}, {len(content)} bytes)",
-            "convert the scan to .nii or .nii.gz, or give the folder of its DICOM series",
-        )
+    stored = read_header(content, path)
+    kind = nib.Nifti2Image if isinstance(stored, nib.Nifti2Header) else nib.Nifti1Image
     try:
-        image = kind.from_stream(io.BytesIO(content))
-        shape, offset = image.shape, image.dataobj.offset
-    except (nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError, ValueError, OSError) as error:
-        raise VolumeError(path, f"the NIfTI header is damaged ({error})", "convert the scan again") from error
+        dtype = stored.get_data_dtype()
+        doubts = check_length(stored, content, path)
+        with np.errstate(all="ignore"):
+            image = kind.from_stream(io.BytesIO(content))
+        shape, offset, affine = image.shape, image.dataobj.offset, np.array(image.affine, np.float64)
+    except VolumeError:
+        raise
+    except Exception as error:  # a header may hold anything, and nibabel trips over each kind in its own way
+        problem = f"the NIfTI header is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+        raise VolumeError(path, problem, "convert the scan again") from error
 
-    if len(shape) < 3 or min(shape) <= 0:
-        raise VolumeError(path, f"its shape is {shape}, so it holds no 3D scan", "convert the scan again")
     if not several and any(size > 1 for size in shape[3:]):
         problem = f"holds several volumes (shape {shape}) where one is expected"
         raise VolumeError(path, problem, "save each of them to its own file")
-    if image.get_data_dtype().kind not in "iuf":
-        problem = f"its voxels are of type {image.get_data_dtype()}"
-        raise VolumeError(path, problem, "save it with one number a voxel")
-    expected = offset + int(np.prod(shape, dtype=object)) * image.get_data_dtype().itemsize
-    if len(content) < expected:
-        problem = f"ends early: {len(content)} of the {expected} bytes of a {shape} image are there"
-        raise VolumeError(path, problem, "copy or download the file again")
-    check_affine(image.affine, path)
-    return image, Grid(tuple(int(size) for size in shape[:3]), image.affine, image.header)
+    if dtype.kind not in "iuf":
+        what = f"{len(dtype.names)} numbers each ({', '.join(dtype.names)})" if dtype.names else f"of type {dtype}"
+        raise VolumeError(path, f"its voxels are {what}", "save it with one number a voxel")
+    if shape != tuple(stored["dim"][1 : len(shape) + 1]) or offset != stored["vox_offset"]:
+        problem = f"the NIfTI header is damaged (nibabel reads shape {shape} at byte {offset})"
+        raise VolumeError(path, problem, "convert the scan again")
+    check_affine(affine, path)
+    doubts += check_place(stored, affine, path)
+    return image, Grid(tuple(int(size) for size in shape[:3]), affine, image.header, warnings=doubts)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -271,24 +277,19 @@ def open_header(path: Path) -> tuple[nib.Nifti1Header, Grid]:
     Raises:
         VolumeError: as `open_nifti` does, but for what only the other bytes tell.
     """
-    sizes = [kind.template_dtype.itemsize for kind in (nib.Nifti1Header, nib.Nifti2Header)]
-    content = _first_bytes(path, max(sizes))
-    if content[344:348] == b"n+1\0":
-        kind, size = nib.Nifti1Header, sizes[0]
-    elif content[4:8] == b"n+2\0":
-        kind, size = nib.Nifti2Header, sizes[1]
-    else:
-        raise VolumeError(path, f"not a NIfTI file (it begins with {content[:8]!r})", "convert it to .nii or .nii.gz")
+    content = _first_bytes(path, nib.Nifti2Header.template_dtype.itemsize)
+    stored = read_header(content, path)
     try:
-        header = kind(content[:size])
-        shape, affine = header.get_data_shape(), header.get_best_affine()
+        with np.errstate(all="ignore"):
+            header = type(stored)(content[: stored.template_dtype.itemsize])
+            shape, affine = header.get_data_shape(), np.array(header.get_best_affine(), np.float64)
         header.get_data_dtype()
-    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, ValueError) as error:
-        raise VolumeError(path, f"the NIfTI header is damaged ({error})", "convert it again") from error
-    if len(shape) < 3 or min(shape) <= 0:
-        raise VolumeError(path, f"its shape is {shape}, so it holds no 3D scan", "convert it again")
+    except Exception as error:  # as in `open_nifti`
+        problem = f"the NIfTI header is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+        raise VolumeError(path, problem, "convert the scan again") from error
     check_affine(affine, path)
-    return header, Grid(tuple(int(size) for size in shape[:3]), affine, header)
+    shape_xyz = tuple(int(size) for size in shape[:3])
+    return header, Grid(shape_xyz, affine, header, warnings=check_place(stored, affine, path))
 
 
 def _first_bytes(path: Path, count: int) -> bytes:

@@ -16,6 +16,7 @@ from raunet_jax.run_folder import FoldFolder, RunFolder
 from raunet_jax.saved_checkpoint import not_finite
 
 INFERENCE_FIELDS = ("threshold", "vote", "window")  # what a user may change after training
+READING_FIELDS = ("repair", "check")  # of `data`: how scans are read, likewise
 VOTES = ("mean", "majority")
 
 
@@ -79,8 +80,8 @@ def load_cascade(
 ) -> dict[str, StageModel]:
     """The StageModel of each stage (of `stages`) of the run in `workdir`, in the order they run.
 
-    Thresholds, votes and windows are those of `config`, by default of the recipe saved in `workdir`. `fold` picks one
-    model of the stages that have several.
+    Thresholds, votes, windows and how scans are read are those of `config`, by default of the recipe saved in
+    `workdir`. `fold` picks one model of the stages that have several.
 
     Raises:
         FileNotFoundError: `workdir` is no run folder.
@@ -99,6 +100,8 @@ def load_cascade(
         with model.config.ignore_type():
             for field in INFERENCE_FIELDS:
                 model.config[field] = stage[field]
+            for field in READING_FIELDS:
+                model.config.data[field] = stage.data[field]
         try:
             check_inference(model.config)
         except UserError as error:
