@@ -33,14 +33,18 @@ __all__ = [
 ]
 
 
-def read_scan(images: Sequence[Path], kind: str, channels: Sequence[int] = (), repair: bool = False) -> Volume:
+def read_scan(
+    images: Sequence[Path], kind: str, channels: Sequence[int] = (), repair: bool = False, series: Sequence[str] = ()
+) -> Volume:
     """What `load_scan` reads, each of its repairs said as a warning."""
-    volume = load_scan(images, kind, channels, repair)
+    volume = load_scan(images, kind, channels, repair, series)
     log_repairs(volume.repairs)
     return volume
 
 
-def load_scan(images: Sequence[Path], kind: str, channels: Sequence[int] = (), repair: bool = False) -> Volume:
+def load_scan(
+    images: Sequence[Path], kind: str, channels: Sequence[int] = (), repair: bool = False, series: Sequence[str] = ()
+) -> Volume:
     """Read the files of one scan, whatever they are: NIfTI, a file a modality, one file of several, a DICOM series.
 
     Args:
