@@ -1,5 +1,10 @@
 """Which files are scans: of each kind of folder, by themselves and beside what is none."""
 
+import builtins
+import errno
+import io
+import os
+
 import pytest
 
 import exact_models
@@ -24,6 +29,21 @@ def touch_dicom(folder):
     folder.mkdir(parents=True)
     (folder / "IM0").write_bytes(b"\0" * 128 + b"DICM")
     return folder
+
+
+def lock(monkeypatch, *locked):
+    """Let files and folders of these names be unreadable, as they are to a user who has no right to them."""
+
+    def refusing(function):
+        def refuse(path, *arguments, **options):
+            if not isinstance(path, int) and os.path.basename(path) in locked:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *arguments, **options)
+
+        return refuse
+
+    for module, name in ((os, "scandir"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, name, refusing(getattr(module, name)))
 
 
 def names(paths, config=CT):
@@ -80,8 +100,8 @@ def test_no_scan_is_passed_over_for_its_name_alone(tmp_path, capsys, files, scan
 )
 def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path, capsys, files, scans, results):
     line = (
-        f"{tmp_path}: passed over as results, not scans: {len(results)} ({', '.join(results)}); "
-        "name a file itself to segment it\n"
+        f"{tmp_path}: passed over: {len(results)} masks, labels or results ({', '.join(results)}). "
+        "To segment a file all the same, name it itself\n"
     )
     assert passed_over(tmp_path, files, capsys) == (scans, line)
     assert names([tmp_path / results[0]]) != []
@@ -90,7 +110,7 @@ def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path
 def test_many_results_of_several_folders_are_counted_in_one_line(tmp_path, capsys):
     files = [f"{folder}/{name}{end}.nii" for folder in "ab" for name in "rstu" for end in ("", "_seg", "_uncertainty")]
     scans, said = passed_over(tmp_path, files, capsys)
-    assert len(scans) == 8 and said.count("\n") == 1 and "scans: 16 (" in said
+    assert len(scans) == 8 and said.count("\n") == 1 and "over: 16 masks" in said
     assert said.split("(")[-1].count("_") == inputs.NAMED  # of the names, each with one
 
 
@@ -99,7 +119,7 @@ def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp
     scan = exact_models.scan(tmp_path / "elsewhere", hu)
     write_mask(tmp_path / "here" / "p1_seg.nii.gz", labels, scan)
     scans, said = passed_over(tmp_path / "here", ["p1_liver.nii.gz", "p2.nii.gz", "p3_seg.nii.gz"], capsys)
-    assert scans == ["p2", "p3_seg"] and "scans: 2 (p1_liver.nii.gz, p1_seg.nii.gz)" in said
+    assert scans == ["p2", "p3_seg"] and "over: 2 masks, labels or results (p1_liver.nii.gz, p1_seg.nii.gz)" in said
 
 
 def test_a_dicom_folder_is_one_scan_and_nested_series_are_one_each(tmp_path):
@@ -119,7 +139,7 @@ def test_a_missing_path_and_an_empty_folder_are_failures_and_the_rest_goes_on(tm
     found, failed = find_inputs([tmp_path / "gone", tmp_path / "empty", tmp_path / "good.nii.gz"], CT)
     assert [scan.name for scan in found] == ["good"]
     assert [failure["input"] for failure in failed] == [str(tmp_path / "gone"), str(tmp_path / "empty")]
-    assert failed[0]["reason"] == f"{tmp_path}/gone does not exist; give a NIfTI file or a folder"
+    assert failed[0]["reason"] == f"{tmp_path}/gone does not exist; give a NIfTI file, an archive or a folder"
     assert (
         failed[1]["reason"] == f"{tmp_path}/empty holds no scan; looked for a NIfTI file or DICOM series at any depth"
     )
@@ -136,24 +156,18 @@ def test_a_folder_that_links_lead_back_to_gives_each_scan_once(tmp_path, link, t
 
 def test_a_folder_that_cannot_be_searched_is_a_failure_and_the_rest_goes_on(tmp_path, monkeypatch):
     touch(tmp_path, "good/a.nii.gz", "locked/b.nii.gz")
-    is_dicom_folder = inputs.is_dicom_folder
-
-    def refuse(path):
-        if path.name == "locked":
-            raise PermissionError(f"{path}: permission denied")
-        return is_dicom_folder(path)
-
-    monkeypatch.setattr(inputs, "is_dicom_folder", refuse)
-    found, failed = find_inputs([tmp_path / "locked", tmp_path / "good"], CT)
-    assert [scan.name for scan in found] == ["a"]
-    assert failed == [{"input": str(tmp_path / "locked"), "reason": f"{tmp_path}/locked: permission denied"}]
+    lock(monkeypatch, "locked")
+    reason = f"{tmp_path}/locked cannot be looked into (Permission denied); see that you may read it"
+    for paths in ([tmp_path], [tmp_path / "locked", tmp_path / "good"]):
+        found, failed = find_inputs(paths, CT)
+        assert [scan.name for scan in found] == ["a"]
+        assert failed == [{"input": str(tmp_path / "locked"), "reason": reason}]
 
 
 def test_scans_of_one_name_are_told_apart(tmp_path):
     touch(tmp_path, "a/ct.nii.gz", "b/ct.nii.gz", "c/ct-2.nii.gz", "d/ct.nii")
     found, _ = find_inputs([tmp_path], CT)
-    assert len({scan.name for scan in found}) == 4
-    assert [scan.name for scan in found][:2] == ["ct", "ct-2"]
+    assert [scan.name for scan in found] == ["a", "b", "ct-2", "d"]
     assert {scan.images[0] for scan in found} == {path for path in tmp_path.glob("?/*")}
 
 

@@ -251,8 +251,10 @@ def test_an_interrupt_leaves_whole_files_only_and_the_masks_made_so_far(tmp_path
     monkeypatch.setattr(results, "write_mask", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         predict(models(), [scans], tmp_path / "out", probabilities=True)
-    (mask,) = (tmp_path / "out").iterdir()
+    (mask,) = (tmp_path / "out").glob("*.nii.gz")
     assert mask.name == "a_seg.nii.gz"
+    summary = strict_json(tmp_path / "out" / "summary.json")
+    assert summary["cases"] == [] and [case["case"] for case in summary["unfinished"]] == ["a", "c", "d-empty"]
     np.testing.assert_array_equal(read_nifti(mask, "ct").voxels[..., 0], exact_models.abdomen()[1])
 
 
@@ -265,7 +267,7 @@ def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
 
 def test_the_page_of_a_task_of_its_own_calls_the_result_foreground(tmp_path, scans, monkeypatch):
     shown = []
-    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, settings: shown.append(settings))
+    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, settings, *_: shown.append(settings))
     custom = model("voi", rule((140, 165)), window_hu=(-50.0, 250.0))
     custom.config.stage = "custom"
     assert predict({"custom": custom}, [scans / "c.nii"], tmp_path / "out")["failed"] == []

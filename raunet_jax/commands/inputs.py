@@ -86,6 +86,7 @@ def find_inputs(
             found.failed.append((str(path), _nothing_found(path, config, found)))
         scans += found.scans
         failed += [{"input": shown(where), "reason": shown(why)} for where, why in found.failed]
+    scans = list({scan[1:]: scan for scan in scans}.values())  # a path may have been given twice
     names = tell_apart([scan.place for scan in scans])
     return [Input(name, *scan[1:]) for name, scan in zip(names, scans, strict=True)], failed
 

@@ -57,7 +57,7 @@ class PredictionSummary:
             known = {_key(case): name for name, case in lines.items()}
             taken = _Taken(self._output, set(lines))
             for name, source in zip(names, sources, strict=True):
-                chosen = known.get(_key(source)) or numbered(name, taken)
+                chosen = known.pop(_key(source), None) or numbered(name, taken)
                 if chosen != name:
                     whose = f" of {_key(lines[name])[0][0]}" if name in lines else ""
                     there = f"{self._output} holds a result called {name}{whose}"
