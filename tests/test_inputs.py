@@ -9,7 +9,7 @@ import pytest
 
 import exact_models
 from exact_models import model
-from raunet_jax.commands import inputs
+from raunet_jax.commands import passed_over as passing
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.imaging.volume import write_mask
 
@@ -100,7 +100,7 @@ def test_no_scan_is_passed_over_for_its_name_alone(tmp_path, capsys, files, scan
 )
 def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path, capsys, files, scans, results):
     line = (
-        f"{tmp_path}: passed over: {len(results)} masks, labels or results ({', '.join(results)}). "
+        f"{tmp_path}: passed over are masks, labels or results: {len(results)} ({', '.join(results)}). "
         "To segment a file all the same, name it itself\n"
     )
     assert passed_over(tmp_path, files, capsys) == (scans, line)
@@ -110,8 +110,8 @@ def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path
 def test_many_results_of_several_folders_are_counted_in_one_line(tmp_path, capsys):
     files = [f"{folder}/{name}{end}.nii" for folder in "ab" for name in "rstu" for end in ("", "_seg", "_uncertainty")]
     scans, said = passed_over(tmp_path, files, capsys)
-    assert len(scans) == 8 and said.count("\n") == 1 and "over: 16 masks" in said
-    assert said.split("(")[-1].count("_") == inputs.NAMED  # of the names, each with one
+    assert len(scans) == 8 and said.count("\n") == 1 and "results: 16 (" in said
+    assert said.split("(")[-1].count("_") == passing.NAMED  # of the names, each with one
 
 
 def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp_path, capsys):
@@ -119,7 +119,7 @@ def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp
     scan = exact_models.scan(tmp_path / "elsewhere", hu)
     write_mask(tmp_path / "here" / "p1_seg.nii.gz", labels, scan)
     scans, said = passed_over(tmp_path / "here", ["p1_liver.nii.gz", "p2.nii.gz", "p3_seg.nii.gz"], capsys)
-    assert scans == ["p2", "p3_seg"] and "over: 2 masks, labels or results (p1_liver.nii.gz, p1_seg.nii.gz)" in said
+    assert scans == ["p2", "p3_seg"] and "results: 2 (p1_liver.nii.gz, p1_seg.nii.gz)" in said
 
 
 def test_a_dicom_folder_is_one_scan_and_nested_series_are_one_each(tmp_path):

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import pathlib
 import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,19 +12,24 @@ from ml_collections import ConfigDict
 from data_prep import brats_names, layouts
 from data_prep.label_files import LABEL_FOLDERS, label_files
 from raunet_jax import tasks
+from raunet_jax.commands.passed_over import (
+    DICOM,
+    MASK_FOLDERS,
+    MASKS,
+    NESTED,
+    OTHER_FORMATS,
+    PACKED,
+    TABLES,
+    UNPACKED,
+    PassedOver,
+)
 from raunet_jax.commands.scan_names import GENERIC, Place, tell_apart
 from raunet_jax.files import look_below
 from raunet_jax.imaging.archives import ARCHIVE, UNREAD, Unpacked, is_archive
 from raunet_jax.imaging.dicom_files import looks_like_dicom
-from raunet_jax.names import MASK_ENDING, NIFTI, stem
+from raunet_jax.names import NIFTI, stem
 
 log = logging.getLogger("raunet_jax")
-NAMED = 5  # files that are passed over, before the rest of them is but counted
-OTHER_FORMATS = frozenset(
-    ".nrrd .nhdr .mha .mhd .hdr .img .mgz .mgh .mnc .npy .npz .mat .h5 .hdf5 .tif .tiff .jpg .jpeg .png .bmp .par "
-    ".rec".split()
-)
-TABLES = frozenset(".json .csv .tsv .txt .md .html .htm .xml .pdf .xls .xlsx .docx .log .yaml .yml .sha256".split())
 CHANNEL_ZERO = re.compile(r"(.+)_0000")
 
 
@@ -52,17 +56,18 @@ class _Found:
 
     Attributes:
         failed: (path, why it cannot be used).
-        passed_over: kind of files -> those files, which are no scans.
+        passed_over: the files that are no scans.
+        notes: of the choice of DICOM series.
     """
 
     scans: list[_Scan] = dataclasses.field(default_factory=list)
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    passed_over: dict[str, list[str]] = dataclasses.field(default_factory=lambda: defaultdict(list))
-    unnamed: list[str] = dataclasses.field(default_factory=list)  # other files that nobody takes for scans
+    passed_over: PassedOver = dataclasses.field(default_factory=PassedOver)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def find_inputs(
-    paths: Iterable[pathlib.Path], config: ConfigDict, unpacked: Unpacked | None = None
+    paths: Iterable[pathlib.Path], config: ConfigDict, unpacked: Unpacked | None = None, wanted: str = "auto"
 ) -> tuple[list[Input], list[dict]]:
     """The scans below `paths`, and `{"input", "reason"}` for each path, file or case that cannot be used.
 
@@ -72,16 +77,18 @@ def find_inputs(
     Args:
         config: of the last stage; `stage` and `data.modalities` are read.
         unpacked: where archives are unpacked, as long as their scans are needed; without it they are passed over.
+        wanted: which of a study's DICOM series.
     """
     scans, failed = [], []
     for path in paths:
         found = _Found()
         try:
-            _find(path, config, unpacked, found)
+            _find(path, config, unpacked, wanted, found)
         except (OSError, ValueError) as error:
             found.failed.append((str(path), str(error)))
         shown = unpacked.shown if unpacked else str
-        _say_what_is_passed_over(path, found, shown)
+        for said in filter(None, [*map(shown, found.notes), found.passed_over.sentence(path, shown)]):
+            log.warning(said)
         if not found.scans and not found.failed:
             found.failed.append((str(path), _nothing_found(path, config, found)))
         scans += found.scans
@@ -91,15 +98,15 @@ def find_inputs(
     return [Input(name, *scan[1:]) for name, scan in zip(names, scans, strict=True)], failed
 
 
-def _find(path: pathlib.Path, config: ConfigDict, unpacked: Unpacked | None, found: _Found) -> None:
+def _find(path: pathlib.Path, config: ConfigDict, unpacked: Unpacked | None, wanted: str, found: _Found) -> None:
     if path.is_dir():
-        _find_below(path, _place_below(path), config, unpacked, found)
+        _find_below(path, _place_below(path), config, unpacked, wanted, found)
     elif not path.exists():
         found.failed.append((str(path), f"{path} does not exist; give a NIfTI file, an archive or a folder"))
     elif not path.is_file():
         found.failed.append((str(path), f"{path} is neither a file nor a folder; give one of these"))
     elif is_archive(path):
-        _find_packed([path], config, unpacked, found)
+        _find_packed([path], config, unpacked, wanted, found)
     elif UNREAD.fullmatch(path.name):
         found.failed.append((str(path), f"{path} is an archive of a kind that is not unpacked; unpack it yourself"))
     elif _of_cases(config):
@@ -120,13 +127,12 @@ def _place_below(root: pathlib.Path) -> Callable[[pathlib.Path], Place]:
     """What makes the places of scans below `root`, where a name that says nothing yields to that of a folder."""
     whole = root.resolve()
     around = tuple(reversed(whole.parts[1:]))
-    further = 2 if around and GENERIC.fullmatch(around[0]) else 1
 
     def place(path: pathlib.Path) -> Place:
         inside = tuple(reversed(path.relative_to(root).parts))
         if inside and path.is_file():
             inside = (_without_channel(path), *inside[1:])
-        return Place((*inside, *around), len(inside) + further)
+        return Place((*inside, *around), len(inside) + 1 if inside else 2)
 
     return place
 
@@ -145,6 +151,7 @@ def _find_below(
     place: Callable[[pathlib.Path], Place],
     config: ConfigDict,
     unpacked: Unpacked | None,
+    wanted: str,
     found: _Found,
 ) -> None:
     """Add what lies at any depth below the folder `root`."""
@@ -156,11 +163,11 @@ def _find_below(
         for folder, why in tree.locked:
             found.failed.append((str(folder), f"{folder} cannot be looked into ({why}); see that you may read it"))
     masks = {path for path in labels if NIFTI.fullmatch(path.name) or is_archive(path)}
-    found.passed_over["masks, labels or results"] += sorted(map(str, masks))
+    found.passed_over.add(MASKS, sorted(masks))
     folders = {folder for path in labels - masks for folder in path.parents if folder.is_relative_to(root)}
-    found.passed_over["folders of masks"] += sorted(str(one) for one in folders if LABEL_FOLDERS.fullmatch(one.name))
+    found.passed_over.add(MASK_FOLDERS, sorted(one for one in folders if LABEL_FOLDERS.fullmatch(one.name)))
     rest = [path for path in tree.files if path not in labels and path not in used]
-    rest = _add_series(root, rest, place, config, found)
+    rest = _add_series(root, rest, place, config, wanted, found)
     scans = [] if _of_cases(config) else [path for path in rest if NIFTI.fullmatch(path.name)]
     if len(config.data.modalities) > 1:
         _add_channel_cases(scans, place, config, found)
@@ -170,20 +177,29 @@ def _find_below(
     others = sorted(set(rest) - set(scans))
     archives = [path for path in others if is_archive(path)]
     twice = [path for path in archives if _is_unpacked(path)]
-    found.passed_over["archives that are unpacked beside them"] += map(str, twice)
+    found.passed_over.add(UNPACKED, twice)
     if unpacked and unpacked.holds(root):
-        found.passed_over["archives in an archive: unpack them yourself"] += map(str, archives)
+        found.passed_over.add(NESTED, [path for path in archives if path not in twice])
     else:
-        _find_packed([path for path in archives if path not in twice], config, unpacked, found)
-    _sort_others([path for path in others if not is_archive(path)], found)
+        _find_packed([path for path in archives if path not in twice], config, unpacked, wanted, found)
+    found.passed_over.sort(path for path in others if not is_archive(path))
 
 
 def _add_series(
-    root: pathlib.Path, files: Sequence[pathlib.Path], place: Callable, config: ConfigDict, found: _Found
+    root: pathlib.Path, files: Sequence[pathlib.Path], place: Callable, config: ConfigDict, wanted: str, found: _Found
 ) -> list[pathlib.Path]:
     """Add the DICOM series of `files`, all of those below `root` that may be DICOM; return the files that are none."""
-    # LEAD: in place of this whole body call studies.find_studies(root, config, wanted), add its `chosen` as
-    # _Scan(place(images[0]), images, (), series), its `failed`, its `notes`, and return files less `dicom_files`.
+    # LEAD: once commands/studies.py is here, the body of this function is no more than
+    #   maybe = [path for path in files if not any(kind.fullmatch(path.name) for kind in (NIFTI, ARCHIVE, UNREAD))]
+    #   studies = find_studies(root, config, wanted, maybe)
+    #   for name, images, series in studies.chosen:
+    #       at = place(images[0])
+    #       if name != images[0].name and not GENERIC.fullmatch(name):
+    #           at = Place((name, *at.parts[1:]))
+    #       found.scans.append(_Scan(at, images, (), series))
+    #   found.failed += [(failure["input"], failure["reason"]) for failure in studies.failed]
+    #   found.notes += studies.notes
+    #   return [path for path in files if path not in studies.dicom_files]
     rest, folders, no_scan = [], {}, (NIFTI, ARCHIVE, UNREAD)
     for path in files:
         if any(kind.fullmatch(path.name) for kind in no_scan) or not path.is_file() or path.name.upper() == "DICOMDIR":
@@ -202,7 +218,7 @@ def _add_series(
         else:
             rest.append(path)
     if _of_cases(config) or len(config.data.modalities) > 1:
-        found.passed_over["folders of DICOM files"] += map(str, folders)
+        found.passed_over.add(DICOM, folders)
     else:
         found.scans += [_Scan(place(folder), (folder,)) for folder in folders]
     return rest
@@ -242,11 +258,11 @@ def _add_brain_cases(
 
 
 def _find_packed(
-    archives: Iterable[pathlib.Path], config: ConfigDict, unpacked: Unpacked | None, found: _Found
+    archives: Iterable[pathlib.Path], config: ConfigDict, unpacked: Unpacked | None, wanted: str, found: _Found
 ) -> None:
     for archive in archives:
         if unpacked is None:
-            found.passed_over["archives"].append(str(archive))
+            found.passed_over.add(PACKED, [archive])
             continue
         try:
             folder, left_out = unpacked.unpack(archive)
@@ -262,7 +278,7 @@ def _find_packed(
             return Place((*own, *around), len(own) + bool(GENERIC.fullmatch(folder.name)))
 
         before, there = len(found.scans), len(found.failed)
-        _find_below(folder, place, config, unpacked, found)
+        _find_below(folder, place, config, unpacked, wanted, found)
         if len(found.scans) == before and len(found.failed) == there:
             found.failed.append((str(archive), f"{archive} holds no scan"))
 
@@ -271,39 +287,10 @@ def _is_unpacked(archive: pathlib.Path) -> bool:
     return archive.with_name(ARCHIVE.fullmatch(archive.name)[1]).is_dir()
 
 
-def _sort_others(files: Iterable[pathlib.Path], found: _Found) -> None:
-    for path in files:
-        suffix = path.suffix.lower()
-        if suffix in OTHER_FORMATS and not path.with_name(f"{path.stem}{MASK_ENDING}.nii.gz").exists():
-            found.passed_over["images in formats that are not read: convert them to NIfTI"].append(str(path))
-        elif UNREAD.fullmatch(path.name):
-            found.passed_over["archives of a kind that is not unpacked: unpack them yourself"].append(str(path))
-        elif suffix in TABLES | OTHER_FORMATS or path.name.upper() == "DICOMDIR":
-            found.unnamed.append(str(path))
-        else:
-            found.passed_over["other files"].append(str(path))
-
-
-def _say_what_is_passed_over(path: pathlib.Path, found: _Found, shown: Callable[[str], str]) -> None:
-    kinds = []
-    for kind, files in found.passed_over.items():
-        if files:
-            named = ", ".join(_short(shown(file), path) for file in files[:NAMED])
-            kinds.append(f"{len(files)} {kind} ({named}{', …' if len(files) > NAMED else ''})")
-    if kinds:
-        log.warning(f"{path}: passed over: {'; '.join(kinds)}. To segment a file all the same, name it itself")
-
-
-def _short(file: str, root: pathlib.Path) -> str:
-    return file.removeprefix(f"{root}/")
-
-
 def _nothing_found(path: pathlib.Path, config: ConfigDict, found: _Found) -> str:
     wanted = "a BraTS case (CASE_t1.nii.gz …)" if _of_cases(config) else "a NIfTI file or DICOM series"
-    files = [file for files in found.passed_over.values() for file in files] + found.unnamed
-    kinds = Counter(pathlib.PurePath(file).suffix.lower() or "no ending" for file in files).most_common(NAMED)
-    there = f"; there are {', '.join(f'{count} of {kind}' for kind, count in kinds)}" if kinds else ""
-    return f"{path} holds no scan; looked for {wanted} at any depth{there}"
+    there = found.passed_over.counted()
+    return f"{path} holds no scan; looked for {wanted} at any depth{there and f'; there are {there}'}"
 
 
 def _of_cases(config: ConfigDict) -> bool:
