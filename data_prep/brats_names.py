@@ -21,7 +21,7 @@ ROLES = {  # as a file calls it: what it is
     SEG: SEG,
 }
 SINCE_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", SEG: SEG}
-FILE = re.compile(rf"(?:(.+)([-_]))?({'|'.join(ROLES)})\.nii(?:\.gz)?", re.IGNORECASE)
+FILE = re.compile(rf"(?:(.+)([-_]))?({'|'.join(ROLES)})\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1; BraTS-GLI-00005-101: patient 00005, visit 101
 VISIT = re.compile(r"(Brats1[789]_.+)_\d+|(BraTS-.+)-\d+", re.IGNORECASE)
 MISNAMED = re.compile(r"seg", re.IGNORECASE)

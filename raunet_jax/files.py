@@ -51,7 +51,8 @@ def look_below(root: str | os.PathLike) -> Tree:
     tree, seen = Tree([], [], []), set()
 
     def note(error: OSError) -> None:
-        tree.locked.append((pathlib.Path(error.filename), str(error.strerror)))
+        if not isinstance(error, FileNotFoundError):  # of `root`, or what vanished just now
+            tree.locked.append((pathlib.Path(error.filename), str(error.strerror)))
 
     for folder, subfolders, names in os.walk(root, onerror=note, followlinks=True):
         place = os.path.realpath(folder)

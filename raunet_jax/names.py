@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable
 
-NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
+NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
 REFERENCE_ENDING = "_reference"
 UNCERTAINTY_ENDING = "_uncertainty"

@@ -1,14 +1,12 @@
 """Which files are scans: of each kind of folder, by themselves and beside what is none."""
 
-import builtins
-import errno
-import io
 import os
 
 import pytest
 
 import exact_models
 from exact_models import model
+from locked import lock
 from raunet_jax.commands import passed_over as passing
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.imaging.volume import write_mask
@@ -29,21 +27,6 @@ def touch_dicom(folder):
     folder.mkdir(parents=True)
     (folder / "IM0").write_bytes(b"\0" * 128 + b"DICM")
     return folder
-
-
-def lock(monkeypatch, *locked):
-    """Let files and folders of these names be unreadable, as they are to a user who has no right to them."""
-
-    def refusing(function):
-        def refuse(path, *arguments, **options):
-            if not isinstance(path, int) and os.path.basename(path) in locked:
-                raise PermissionError(errno.EACCES, "Permission denied", str(path))
-            return function(path, *arguments, **options)
-
-        return refuse
-
-    for module, name in ((os, "scandir"), (io, "open"), (builtins, "open")):
-        monkeypatch.setattr(module, name, refusing(getattr(module, name)))
 
 
 def names(paths, config=CT):
@@ -205,3 +188,57 @@ def test_a_brats_case_that_is_there_twice_does_not_stop_the_others(tmp_path):
     assert [scan.name for scan in found] == ["B"]
     assert [failure["input"] for failure in failed] == ["A"]
     assert "claim to be the same file of one case" in failed[0]["reason"]
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_are_found(tmp_path, monkeypatch):
+    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7")
+    lock(monkeypatch, "notes.txt", "IM7")
+    found, (failure,) = find_inputs([tmp_path], CT)
+    assert [scan.name for scan in found] == ["a"]
+    assert failure["input"] == f"{tmp_path}/IM7" and "IM7 cannot be read (Permission denied)" in failure["reason"]
+
+
+def test_scans_beside_and_below_dicom_files_are_found(tmp_path):
+    touch_dicom(tmp_path / "anna")
+    touch_dicom(tmp_path / "anna" / "deeper")
+    touch(tmp_path, "anna/a.nii.gz", "anna/deeper/still/b.nii")
+    assert names([tmp_path]) == ["anna", "a", "deeper", "b"]
+
+
+def test_all_that_is_no_scan_is_said_once(tmp_path, capsys):
+    touch(tmp_path, "a.nii", "a_seg.nii", "b.nrrd", "c.mha", "old.rar", "README", "x.csv", "index.html", "a.png")
+    assert names([tmp_path]) == ["a"]
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: passed over are masks, labels or results: 1 (a_seg.nii); other files: 1 (README); "
+        "images in formats to be converted to NIfTI first: 3 (a.png, b.nrrd, c.mha); "
+        "archives to be unpacked first: 1 (old.rar). To segment a file all the same, name it itself\n"
+    )
+
+
+def test_a_folder_without_a_scan_says_what_it_holds(tmp_path):
+    touch(tmp_path, "1.png", "2.png", "3.PNG", "b.nrrd", "notes")
+    found, (failure,) = find_inputs([tmp_path], CT)
+    assert found == [] and failure["reason"].endswith("; there are 3 of .png, 1 of .nrrd, 1 of no ending")
+
+
+def test_a_pipe_is_no_scan_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii")
+    found, (failure,) = find_inputs([tmp_path / "pipe.nii"], CT)
+    assert found == [] and "neither a file nor a folder" in failure["reason"]
+
+
+def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    assert names([tmp_path, tmp_path / "a.nii.gz", tmp_path]) == ["a"]
+
+
+def test_brats_cases_of_any_year_are_found_and_what_is_missing_is_named(tmp_path, capsys):
+    touch(
+        tmp_path, *(f"BraTS-GLI-00000-000/BraTS-GLI-00000-000-{word}.nii.gz" for word in ("t1n", "t1c", "t2w", "t2f"))
+    )
+    touch(tmp_path, *(f"pat123/{word}.nii.gz" for word in ("t1", "t1ce", "t2", "flair", "seg")), "pat123/lone.nii")
+    (tmp_path / "pat124").mkdir()
+    found, (failure,) = find_inputs([tmp_path], BRAIN)
+    assert [scan.name for scan in found] == [new, "pat123"]
+    assert failure == {"input": "pat124", "reason": f"{tmp_path}/pat124 is empty; copy its files again, or remove it"}
+    assert "other files: 1 (pat123/lone.nii)" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from raunet_jax.errors import FileError
 from raunet_jax.names import is_hidden
 
-ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz))", re.IGNORECASE)
+ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz))", re.IGNORECASE | re.DOTALL)
 UNREAD = re.compile(r".+\.(7z|rar|zst|tzst|lzh|iso|dmg|zipx?|z\d\d)", re.IGNORECASE)  # archives that are not unpacked
 MEMBERS = 200_000  # at most: a CT of 1000 slices in each of 200 series
 RATIO = 100  # bytes out for a byte in, at most, once GENEROUS bytes are out: scans are packed to a half or a third
