@@ -233,9 +233,8 @@ def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path):
 
 
 def test_brats_cases_of_any_year_are_found_and_what_is_missing_is_named(tmp_path, capsys):
-    touch(
-        tmp_path, *(f"BraTS-GLI-00000-000/BraTS-GLI-00000-000-{word}.nii.gz" for word in ("t1n", "t1c", "t2w", "t2f"))
-    )
+    new = "BraTS-GLI-00000-000"
+    touch(tmp_path, *(f"{new}/{new}-{word}.nii.gz" for word in ("t1n", "t1c", "t2w", "t2f")))
     touch(tmp_path, *(f"pat123/{word}.nii.gz" for word in ("t1", "t1ce", "t2", "flair", "seg")), "pat123/lone.nii")
     (tmp_path / "pat124").mkdir()
     found, (failure,) = find_inputs([tmp_path], BRAIN)
