@@ -44,13 +44,15 @@ def predict(
     output: pathlib.Path,
     probabilities: bool = False,
     uncertainty: bool = False,
+    series: str = "auto",
 ) -> dict:
     """Segment each scan below `paths` and write into `output`.
 
     What `results.write_case` writes of a case; summary.json, summary.csv and lesions.csv after every case, and at the
     end a PNG a case and index.html. A scan that fails is listed under "failed" in the summary, with the reason, and
     the others go on. Scans are read and results written while the device segments others, see `read_ahead.pipeline`.
-    What earlier calls wrote into `output` of other scans stays, see `PredictionSummary`.
+    What earlier calls wrote into `output` of other scans stays, see `PredictionSummary`. `series` says which of a DICOM
+    study's are segmented, see `find_inputs`.
 
     Returns:
         Of the paths given, `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
@@ -61,7 +63,7 @@ def predict(
 
     last, paths = last_model(models).config, list(paths)
     with Unpacked() as unpacked:
-        scans, failed = find_inputs(paths, last, unpacked)
+        scans, failed = find_inputs(paths, last, unpacked, series)
         prediction = _Prediction(models, output, {"probabilities": probabilities, "uncertainty": uncertainty}, unpacked)
         prediction.summary = summary = PredictionSummary(output, paths)
         names = summary.claim([scan.name for scan in scans], [prediction.source(scan) for scan in scans])
