@@ -12,7 +12,6 @@ NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
 REFERENCE_ENDING = "_reference"
 UNCERTAINTY_ENDING = "_uncertainty"
-LONGEST_NAME = 200  # bytes of a case's name; a file's may have 255, endings and the mark of a half-written one included
 _CASE_PREFIX = re.compile(r"^(test-)?(volume-|segmentation-)|^liver_", re.IGNORECASE)
 # What Macs, Windows, Synology's disks and file systems leave behind, besides names that begin with a dot.
 _OF_SYSTEMS = frozenset(
@@ -52,6 +51,10 @@ def common_name(names: Iterable[str]) -> str:
         return names[0]
     # CASE_t1 and CASE_t1ce share more than their case's name
     return re.sub(r"[-_. ]+[^-_. ]*$", "", os.path.commonprefix(names)) or names[0]
+
+
+# Bytes of a case's name: a file's may have 255, its ending and the mark of a half-written one included.
+LONGEST_NAME = 200
 
 
 def safe_name(name: str) -> str:

@@ -194,8 +194,10 @@ def _add_series(
     #   studies = find_studies(root, config, wanted, maybe)
     #   for name, images, series in studies.chosen:
     #       at = place(images[0])
-    #       if name != images[0].name and not GENERIC.fullmatch(name):
-    #           at = Place((name, *at.parts[1:]))
+    #       if name not in at.parts:  # one of several scans of a study
+    #           at = Place((name, *at.parts))
+    #       elif at.parts.index(name) < at.depth:
+    #           at = Place(at.parts[at.parts.index(name) :])
     #       found.scans.append(_Scan(at, images, (), series))
     #   found.failed += [(failure["input"], failure["reason"]) for failure in studies.failed]
     #   found.notes += studies.notes
