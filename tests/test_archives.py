@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 
+import ircadb_writer
 from exact_models import model
 from raunet_jax.commands.inputs import find_inputs
 from raunet_jax.errors import FileError
@@ -232,8 +233,8 @@ def test_scans_in_an_archive_are_called_after_it_and_told_apart(tmp_path):
 
 
 def test_a_dicom_series_in_an_archive_is_one_scan(tmp_path):
-    slices = {f"PATIENT_DICOM/image_{number}": bytes(128) + b"DICM" for number in range(3)}
-    archive = pack(tmp_path / "3Dircadb1.17.zip", slices)
+    patient = ircadb_writer.write_patient(tmp_path / "P", ircadb_writer.draw()[0], {})
+    archive = pack(tmp_path / "3Dircadb1.17.zip", below(patient))
     assert found(archive) == ({"3Dircadb1.17": f"{archive}!PATIENT_DICOM"}, [])
 
 

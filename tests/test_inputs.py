@@ -5,6 +5,7 @@ import os
 import pytest
 
 import exact_models
+import ircadb_writer
 from exact_models import model
 from locked import lock
 from raunet_jax.commands import passed_over as passing
@@ -24,8 +25,9 @@ def touch(root, *names):
 
 
 def touch_dicom(folder):
-    folder.mkdir(parents=True)
-    (folder / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    made = ircadb_writer.write_patient(folder.with_name("made"), ircadb_writer.draw()[0], {})
+    (made / "PATIENT_DICOM").rename(folder)
+    made.rmdir()
     return folder
 
 
@@ -195,7 +197,7 @@ def test_a_file_that_may_not_be_read_is_named_and_the_others_are_found(tmp_path,
     lock(monkeypatch, "notes.txt", "IM7")
     found, (failure,) = find_inputs([tmp_path], CT)
     assert [scan.name for scan in found] == ["a"]
-    assert failure["input"] == f"{tmp_path}/IM7" and "IM7 cannot be read (Permission denied)" in failure["reason"]
+    assert failure["input"] == f"{tmp_path}/IM7" and "IM7: cannot be read (Permission denied)" in failure["reason"]
 
 
 def test_scans_beside_and_below_dicom_files_are_found(tmp_path):

@@ -213,7 +213,7 @@ def _add_series(
             if path.suffix.lower() in TABLES | OTHER_FORMATS:
                 rest.append(path)
             else:
-                found.failed.append((str(path), f"{path} cannot be read ({error.strerror}); see that you may read it"))
+                found.failed.append((str(path), f"{path}: cannot be read ({error.strerror}); see that you may read it"))
             continue
         if is_dicom:
             folders[path.parent] = None
