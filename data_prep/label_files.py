@@ -1,5 +1,6 @@
 """Which files of a folder hold labels or results and no scan, in the layouts that data sets and predictions come in."""
 
+import functools
 import pathlib
 import re
 from collections import defaultdict
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from data_prep import brats_names
 from data_prep.layouts import LITS_FILE
-from raunet_jax.imaging.label_maps import is_label_map
+from raunet_jax.imaging.label_maps import is_label_map, is_stored_in_bytes
 from raunet_jax.imaging.volume import is_prediction
 from raunet_jax.names import MASK_ENDING, NIFTI, REFERENCE_ENDING, UNCERTAINTY_ENDING
 from raunet_jax.tasks import map_names
@@ -33,12 +34,22 @@ def label_files(files: Sequence[pathlib.Path], root: pathlib.Path) -> set[pathli
     for beside in by_folder.values():
         labels |= _beside(beside)
     labels |= _segmentations(files)
-    for path in files:
-        if path not in labels and NIFTI.fullmatch(path.name) and path.is_file():
-            likely = any(map(LIKELY_FOLDERS.fullmatch, inside[path]))
-            if is_label_map(path, ANY_LABELS) if likely else is_label_map(path):
-                labels.add(path)
+    for beside in by_folder.values():
+        unknown = [path for path in beside if path not in labels and NIFTI.fullmatch(path.name) and path.is_file()]
+        likely = any(map(LIKELY_FOLDERS.fullmatch, inside[beside[0]]))
+        labels |= _in_a_likely_folder(unknown) if likely else set(filter(is_label_map, unknown))
     return labels
+
+
+def _in_a_likely_folder(files: Sequence[pathlib.Path]) -> set[pathlib.Path]:
+    """Which files of a folder that is called so hold labels, were it none at all, as of an organ that is not there.
+
+    Once one does, the others are known by their type alone: TotalSegmentator has 117 of them a scan.
+    """
+    holds = functools.partial(is_label_map, most=ANY_LABELS, empty=True)
+    if not any(map(holds, files)):
+        return set()
+    return {path for path in files if is_stored_in_bytes(path) or holds(path)}
 
 
 def _segmentations(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:

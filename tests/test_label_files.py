@@ -107,6 +107,16 @@ def test_a_map_of_many_organs_is_known_in_a_folder_called_so_and_scans_there_are
     assert found(tmp_path) == ["segmentations/all.nii.gz"]
 
 
+def test_masks_of_organs_that_are_not_there_are_masks(tmp_path):
+    save(tmp_path / "s1" / "ct.nii.gz", ct())
+    for name, mask in (("adrenal", labels() * 0), ("liver", labels()), ("spleen", labels() * 0)):
+        save(tmp_path / "s1" / "segmentations" / f"{name}.nii.gz", mask)
+    save(tmp_path / "s2" / "segmentations" / "adrenal.nii.gz", labels() * 0)
+    assert found(tmp_path) == [f"s1/segmentations/{name}.nii.gz" for name in ("adrenal", "liver", "spleen")] + [
+        "s2/segmentations/adrenal.nii.gz"
+    ]
+
+
 def test_a_label_map_among_scans_is_passed_over_and_segmented_when_it_is_named(tmp_path, capsys):
     scan = save(tmp_path / "p1.nii.gz", ct())
     drawn = save(tmp_path / "drawn by hand.nii.gz", labels())
