@@ -80,6 +80,7 @@ def main(arguments) -> int:
         return 1
     logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report each step of theirs
     progress.log_to_stderr()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be what the terminal can show
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
     others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json", "series")}
     workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None

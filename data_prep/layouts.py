@@ -4,18 +4,21 @@ Every `_scan_*` is pure: paths in, cases and incomplete cases out. No path is ta
 """
 
 import dataclasses
-import os
+import logging
 import pathlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from data_prep import ircadb
+from data_prep import brats_names, ircadb
 from data_prep.description import Description, read_description
 from raunet_jax.errors import UserError
-from raunet_jax.names import NIFTI, is_hidden, natural
+from raunet_jax.files import look_below
+from raunet_jax.names import NIFTI, natural, numbered, safe_name
 from raunet_jax.tasks import TASKS
+
+log = logging.getLogger("raunet_jax")
 
 CT_LABELS, BRATS_LABELS = (TASKS[name].labels for name in ("liver", "brain"))
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -25,7 +28,8 @@ PATTERNS = {
     "decathlon": "dataset.json with imagesTr/NAME.nii[.gz] and labelsTr/NAME.nii[.gz] beside it, as in Task03_Liver "
     "and Task01_BrainTumour",
     "ircadb": "3Dircadb1.N/PATIENT_DICOM and 3Dircadb1.N/MASKS_DICOM, at any depth",
-    "brats": "CASE_{t1,t1ce,t2,flair,seg}.nii[.gz], a folder a case, at any depth",
+    "brats": "CASE_{t1,t1ce,t2,flair,seg}.nii[.gz], since 2023 CASE-{t1n,t1c,t2w,t2f,seg}.nii[.gz], or in a folder "
+    "called as the case {t1,t1ce,t2,flair,seg}.nii[.gz]; a folder a case, at any depth",
     "custom": "dataset.json with images/NAME.nii[.gz] and labels/NAME.nii[.gz] beside it (or imagesTr/ and labelsTr/; "
     "a file a channel is NAME_0000.nii.gz, NAME_0001.nii.gz)",
 }
@@ -41,8 +45,6 @@ HOW_TO_GET = {
 }
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
-BRATS_FILE = re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)\.nii(?:\.gz)?", re.IGNORECASE)
-BRATS_VISIT = re.compile(r"(Brats1[789]_.+)_\d+", re.IGNORECASE)  # Brats18_CBICA_AAB_1: patient CBICA_AAB, visit 1
 IMAGE_FOLDERS = {"images": "labels", "imagesTr": "labelsTr"}
 WHOLE, MASK = "whole", "mask"  # roles of files in these folders, beside the number of a channel
 
@@ -89,22 +91,37 @@ def scan(source: str, root: pathlib.Path, modalities: Sequence[str]) -> Found:
     """
     if source not in SCANS:
         raise UserError(f"config.data.source={source!r} is not known; choose {', '.join(SOURCES)}")
-    cases, incomplete = SCANS[source](files_below(root), tuple(modalities))
+    tree = look_below(root)
+    cases, incomplete = SCANS[source](tree.files, tuple(modalities))
+    if source == "brats":
+        incomplete += _empty_cases(cases, tree.empty)
+    incomplete += [
+        Incomplete(str(folder), f"{folder} cannot be looked into ({why})", "see that you may read it")
+        for folder, why in tree.locked
+    ]
+    cases, incomplete = _safely_named(cases), [item._replace(name=_readable(item.name)) for item in incomplete]
     return sorted(cases, key=lambda case: natural(case.name)), sorted(incomplete, key=lambda one: natural(one.name))
 
 
 def files_below(root: pathlib.Path) -> list[pathlib.Path]:
     """Every file below `root`, links followed, hidden ones (half-written, or `names.is_hidden`) left out."""
-    files, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:
-            subfolders.clear()
-            continue
-        seen.add(place)
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        files += [pathlib.Path(folder, name) for name in sorted(names) if not is_hidden(name)]
-    return files
+    return look_below(root).files
+
+
+def _safely_named(cases: Sequence[Case]) -> list[Case]:
+    """The cases under names that files can have and any text can hold."""
+    safe, taken = [], {case.name for case in cases if safe_name(case.name) == case.name}
+    for case in cases:
+        name = case.name
+        if safe_name(name) != name:
+            name = numbered(safe_name(name), taken)
+            taken.add(name)
+        safe.append(dataclasses.replace(case, name=name, patient=safe_name(case.patient)))
+    return safe
+
+
+def _readable(name: str) -> str:
+    return name if "/" in name else safe_name(name)  # a folder's path is shown as it is
 
 
 def no_mask(case: Case) -> Incomplete:
@@ -118,7 +135,8 @@ def no_mask(case: Case) -> Incomplete:
     elif image.parent.name in IMAGE_FOLDERS:
         wanted = f"{IMAGE_FOLDERS[image.parent.name]}/{name}"
     else:
-        wanted = f"{name}_seg"
+        part = brats_names.part_of(image)
+        wanted = part.sibling(brats_names.SEG) if part else f"{name}_seg"
     return Incomplete(name, f"{image} has no mask {wanted}.nii[.gz]", "copy that file under config.data.root")
 
 
@@ -168,23 +186,35 @@ def _scan_brats(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> F
             f"config.data.modalities={modalities} are not in source brats, which holds {MODALITIES}; choose some of "
             "these, or another config.data.source"
         )
-    index = _FileIndex()
+    index, there, folders = _FileIndex(), defaultdict(list), defaultdict(list)
     for path in files:
-        match = BRATS_FILE.fullmatch(path.name)
-        if match:
-            index.add(match[1], match[2].lower(), path)
+        folders[path.parent].append(path)
+    for part in filter(None, map(brats_names.part_of, files)):
+        index.add(part.case, part.role, part.path)
+        there[part.case].append(part)
     cases, incomplete = [], list(index.duplicates.values())
     for name, roles in index.cases():
-        missing = [f"{name}_{modality}.nii[.gz]" for modality in modalities if modality not in roles]
+        like = there[name][0]
+        missing = [f"{like.sibling(modality)}.nii[.gz]" for modality in modalities if modality not in roles]
         if missing:
-            folder = next(iter(roles.values())).parent
             remedy = "copy that again, or leave it out of config.data.modalities"
-            incomplete.append(Incomplete(name, f"{folder} lacks {', '.join(missing)}", remedy))
-        else:
-            images = tuple(roles[modality] for modality in modalities)
-            visit = BRATS_VISIT.fullmatch(name)
-            cases.append(Case(name, images, roles.get("seg"), visit[1] if visit else name, labels=BRATS_LABELS))
+            incomplete.append(Incomplete(name, f"{like.path.parent} lacks {', '.join(missing)}", remedy))
+            continue
+        mask = roles.get(brats_names.SEG) or brats_names.misnamed_mask(folders[like.path.parent], roles.values())
+        if mask and brats_names.SEG not in roles:
+            log.warning(
+                f"{name}: {mask} is taken for its mask, as there is no {like.sibling(brats_names.SEG)}.nii[.gz]"
+            )
+        images = tuple(roles[modality] for modality in modalities)
+        cases.append(Case(name, images, mask, brats_names.patient_of(name), labels=BRATS_LABELS))
     return cases, incomplete
+
+
+def _empty_cases(cases: Sequence[Case], empty: Sequence[pathlib.Path]) -> list[Incomplete]:
+    """The empty ones among the folders that lie where those of the cases do."""
+    places = {case.images[0].parent.parent for case in cases}
+    remedy = "copy its files again, or remove it"
+    return [Incomplete(path.name, f"{path} is empty", remedy) for path in empty if path.parent in places]
 
 
 def _scan_ircadb(files: Sequence[pathlib.Path], modalities: tuple[str, ...]) -> Found:

@@ -6,9 +6,10 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from raunet_jax.errors import FileError, NotFound
+from raunet_jax.names import is_hidden
 from raunet_jax.shapes import misfit
 
 
@@ -30,12 +31,41 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path need not be UTF-8
 
 
 def write_json(path: str | os.PathLike, value) -> None:
     """Write strict JSON: a NaN or infinity is a bug of the caller and raises ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+class Tree(NamedTuple):
+    """What lies below a folder, hidden files and folders left out; see `names.is_hidden`."""
+
+    files: list[pathlib.Path]
+    empty: list[pathlib.Path]  # folders that hold nothing at all
+    locked: list[tuple[pathlib.Path, str]]  # folders that cannot be looked into, and why
+
+
+def look_below(root: str | os.PathLike) -> Tree:
+    """Every file at any depth below `root`, links followed, each folder once."""
+    tree, seen = Tree([], [], []), set()
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # of `root`, or what vanished just now
+            tree.locked.append((pathlib.Path(error.filename), str(error.strerror)))
+
+    for folder, subfolders, names in os.walk(root, onerror=note, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # links may lead back to a folder
+            subfolders.clear()
+            continue
+        seen.add(place)
+        if not subfolders and not names:
+            tree.empty.append(pathlib.Path(folder))
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        tree.files.extend(pathlib.Path(folder, name) for name in sorted(names) if not is_hidden(name))
+    return tree
 
 
 def read_json(path: str | os.PathLike, remedy: str, shape: Any = dict, object_hook: Callable | None = None) -> Any:
@@ -98,7 +128,10 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[
     What a row does not have, or has as None, is left empty.
     """
     columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

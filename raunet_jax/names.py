@@ -1,11 +1,14 @@
 """Names of cases and of the files that belong to them."""
 
+import hashlib
+import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Container, Iterable
 
-NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
+NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 MASK_ENDING = "_seg"  # of a predicted mask: CASE_seg.nii.gz
 SCANNED_MASK_ENDING = "_seg_slices"  # of the mask on the slices that were scanned, where they are unevenly spaced
 REFERENCE_ENDING = "_reference"
@@ -49,3 +52,37 @@ def common_name(names: Iterable[str]) -> str:
         return names[0]
     # CASE_t1 and CASE_t1ce share more than their case's name
     return re.sub(r"[-_. ]+[^-_. ]*$", "", os.path.commonprefix(names)) or names[0]
+
+
+# Bytes of a case's name: a file's may have 255, its ending and the mark of a half-written one included.
+LONGEST_NAME = 200
+
+
+def safe_name(name: str) -> str:
+    """`name` as a file's name on any disk can be, and as any text: itself where it is both already.
+
+    Bytes that are no UTF-8 (in Python's surrogates), control characters, separators of folders and a leading dot or a
+    leading character that shells or spreadsheets act upon are changed, each in a way that can be read; a name too long
+    for the endings of our files ends in a hash of the whole.
+    """
+    readable = "".join(_escaped(character) for character in name)
+    if readable[:1] in tuple("-=+@.~"):
+        readable = f"_{readable}"
+    if len(readable.encode()) > LONGEST_NAME:
+        short = readable.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+        readable = f"{short}-{hashlib.sha256(readable.encode()).hexdigest()[:8]}"
+    return readable or "unnamed"
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as `os.fsdecode` keeps it
+        return f"%{ord(character) - 0xDC00:02X}"
+    if character in "/\\" or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
+    return character
+
+
+def numbered(name: str, taken: Container[str]) -> str:
+    """`name` or, where that is taken, the first of NAME-2, NAME-3 … that is not."""
+    others = (f"{name}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([name], others) if name not in taken)

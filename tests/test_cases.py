@@ -7,6 +7,7 @@ from configs import brats, liver_coarse, liver_tumor, liver_voi
 from data_prep import cases as case_reading
 from data_prep.cases import DataNotFound, find_cases, split_cases
 from data_prep.layouts import Case
+from locked import lock
 from raunet_jax.imaging.volume import VolumeError, write_nifti
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -110,6 +111,114 @@ def test_brats_is_found_in_the_layouts_of_its_years(tmp_path, folder, patient):
     assert case.name == folder.rsplit("/", 1)[-1] and case.patient == patient
     assert [path.name for path in case.images] == [f"{case.name}_{modality}.nii.gz" for modality in MODALITIES]
     assert case.mask.name == f"{case.name}_seg.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "case, patient",
+    [
+        ("BraTS-GLI-00000-000", "BraTS-GLI-00000"),
+        ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
+        ("BraTS-MET-00001-000", "BraTS-MET-00001"),
+        ("BraTS-SSA-00002-000", "BraTS-SSA-00002"),
+        ("BraTS-PED-00003-000", "BraTS-PED-00003"),
+        ("BraTS-MEN-RT-0004-1", "BraTS-MEN-RT-0004"),
+    ],
+)
+def test_brats_of_2023_and_later_is_found_and_visits_are_of_one_patient(tmp_path, case, patient):
+    touch(tmp_path, *(f"{case}/{case}-{word}.nii.gz" for word in ("t2f", "t1n", "t1c", "t2w", "seg")))
+    (found,) = find_cases(mr(tmp_path))
+    assert (found.name, found.patient, found.mask.name) == (case, patient, f"{case}-seg.nii.gz")
+    assert [path.name for path in found.images] == [f"{case}-{word}.nii.gz" for word in ("t1n", "t1c", "t2w", "t2f")]
+
+
+def test_files_that_bear_the_modality_alone_are_of_the_case_that_their_folder_is_called(tmp_path):
+    touch(tmp_path, *(f"pat123/{name}.nii.gz" for name in (*MODALITIES, "seg")))
+    touch(tmp_path, *(f"pat124/{name}.nii" for name in ("T1N", "t1c", "T2w", "t2f", "seg")))
+    one, two = find_cases(mr(tmp_path))
+    assert (one.name, two.name) == ("pat123", "pat124")
+    assert [path.name for path in one.images] == [f"{name}.nii.gz" for name in MODALITIES]
+    assert [path.name for path in two.images] == ["T1N.nii", "t1c.nii", "T2w.nii", "t2f.nii"]
+
+
+def test_capitals_and_endings_may_be_mixed(tmp_path):
+    names = ("CaseA_T1.nii", "CaseA_T1CE.NII.GZ", "CaseA_t2.nii.gz", "CaseA_FLAIR.nii", "CaseA_SEG.nii")
+    touch(tmp_path, *names)
+    (case,) = find_cases(mr(tmp_path))
+    assert [path.name for path in (*case.images, case.mask)] == list(names)
+
+
+def test_the_misnamed_mask_of_brats_2020_is_taken_and_said(tmp_path, capsys):
+    name = "BraTS20_Training_355"
+    brats_case(tmp_path, name, MODALITIES)
+    touch(tmp_path, f"{name}/W39_1998.09.19_Segm.nii")
+    (case,) = find_cases(mr(tmp_path))
+    assert case.mask == tmp_path / name / "W39_1998.09.19_Segm.nii"
+    assert f"{name}: {case.mask} is taken for its mask, as there is no {name}_seg.nii[.gz]" in capsys.readouterr().err
+    touch(tmp_path, f"{name}/second_segmentation.nii")  # which of the two is meant, nobody knows
+    assert find_cases(mr(tmp_path), need_masks=False)[0].mask is None
+
+
+def test_a_mask_of_another_name_in_a_folder_of_several_cases_is_nobodys(tmp_path):
+    touch(tmp_path, *(f"{case}_{name}.nii" for case in "AB" for name in MODALITIES), "W39_Segm.nii")
+    assert [case.mask for case in find_cases(mr(tmp_path), need_masks=False)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "files, lacking",
+    [
+        (["C/C-t1n.nii.gz", "C/C-t1c.nii.gz"], "C-t2w.nii[.gz], C-t2f.nii[.gz]"),
+        (["C/t1.nii.gz", "C/t1ce.nii.gz"], "t2.nii[.gz], flair.nii[.gz]"),
+        (["C/t1n.nii.gz", "C/t1c.nii.gz"], "t2w.nii[.gz], t2f.nii[.gz]"),
+    ],
+)
+def test_what_a_case_lacks_is_called_as_its_other_files_are(tmp_path, files, lacking):
+    touch(tmp_path, *files)
+    with pytest.raises(DataNotFound, match="incomplete") as caught:
+        find_cases(mr(tmp_path))
+    assert f"C lacks {lacking}" in str(caught.value)
+
+
+def test_the_wanted_mask_of_a_new_case_is_called_as_its_other_files_are(tmp_path, capsys):
+    for case in ("C-000", "C-001"):
+        touch(tmp_path, *(f"{case}/{case}-{word}.nii" for word in ("t1n", "t1c", "t2w", "t2f")))
+    touch(tmp_path, "C-000/C-000-seg.nii")
+    assert len(find_cases(mr(tmp_path))) == 1
+    assert "C-001-t1n.nii has no mask C-001-seg.nii[.gz]" in capsys.readouterr().err
+
+
+def test_an_empty_folder_among_those_of_cases_is_a_case_that_is_not_there(tmp_path, capsys):
+    brats_case(tmp_path, "data/C1")
+    (tmp_path / "data" / "C2").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    assert [case.name for case in find_cases(mr(tmp_path))] == ["C1"]
+    said = capsys.readouterr().err
+    assert f"C2 is left out: {tmp_path}/data/C2 is empty; copy its files again" in said and "elsewhere" not in said
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, capsys, monkeypatch):
+    touch(tmp_path, "volume-0.nii", "segmentation-0.nii", "locked/volume-1.nii", "locked/segmentation-1.nii")
+    lock(monkeypatch, "locked")
+    assert [case.name for case in find_cases(lits(tmp_path))] == ["volume-0"]
+    said = f"{tmp_path}/locked is left out: {tmp_path}/locked cannot be looked into (Permission denied); see that you"
+    assert said in capsys.readouterr().err
+    with pytest.raises(DataNotFound, match="locked cannot be looked into"):
+        find_cases(lits(tmp_path / "locked"))
+
+
+def test_what_systems_lock_for_themselves_goes_unsaid(tmp_path, capsys, monkeypatch):
+    touch(tmp_path, "volume-0.nii", "segmentation-0.nii", "lost+found/x", "System Volume Information/x", ".Trash/x")
+    lock(monkeypatch, "lost+found", "System Volume Information", ".Trash")
+    assert len(find_cases(lits(tmp_path))) == 1 and capsys.readouterr().err == ""
+
+
+def test_names_that_are_no_text_become_text(tmp_path):
+    folder = os.fsencode(tmp_path)
+    for ending in (*MODALITIES, "seg"):
+        for name in (b"l\xe9sion", b"l\xe8sion"):
+            open(os.path.join(folder, name + b"_" + ending.encode() + b".nii"), "wb").close()
+    found = find_cases(mr(tmp_path))
+    assert sorted(case.name for case in found) == sorted(case.patient for case in found) == ["l%E8sion", "l%E9sion"]
+    assert all(case.mask.is_file() for case in found)
 
 
 def test_modalities_come_in_the_recipes_order(tmp_path):

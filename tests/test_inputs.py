@@ -1,10 +1,14 @@
 """Which files are scans: of each kind of folder, by themselves and beside what is none."""
 
+import os
+
 import pytest
 
 import exact_models
+import ircadb_writer
 from exact_models import model
-from raunet_jax.commands import inputs
+from locked import lock
+from raunet_jax.commands import passed_over as passing
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.imaging.volume import write_mask
 
@@ -21,8 +25,9 @@ def touch(root, *names):
 
 
 def touch_dicom(folder):
-    folder.mkdir(parents=True)
-    (folder / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    made = ircadb_writer.write_patient(folder.with_name("made"), ircadb_writer.draw()[0], {})
+    (made / "PATIENT_DICOM").rename(folder)
+    made.rmdir()
     return folder
 
 
@@ -80,8 +85,8 @@ def test_no_scan_is_passed_over_for_its_name_alone(tmp_path, capsys, files, scan
 )
 def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path, capsys, files, scans, results):
     line = (
-        f"{tmp_path}: passed over as results, not scans: {len(results)} ({', '.join(results)}); "
-        "name a file itself to segment it\n"
+        f"{tmp_path}: passed over are masks, labels or results: {len(results)} ({', '.join(results)}). "
+        "To segment a file all the same, name it itself\n"
     )
     assert passed_over(tmp_path, files, capsys) == (scans, line)
     assert names([tmp_path / results[0]]) != []
@@ -90,8 +95,8 @@ def test_results_beside_their_scan_are_passed_over_and_said_in_one_line(tmp_path
 def test_many_results_of_several_folders_are_counted_in_one_line(tmp_path, capsys):
     files = [f"{folder}/{name}{end}.nii" for folder in "ab" for name in "rstu" for end in ("", "_seg", "_uncertainty")]
     scans, said = passed_over(tmp_path, files, capsys)
-    assert len(scans) == 8 and said.count("\n") == 1 and "scans: 16 (" in said
-    assert said.split("(")[-1].count("_") == inputs.NAMED  # of the names, each with one
+    assert len(scans) == 8 and said.count("\n") == 1 and "results: 16 (" in said
+    assert said.split("(")[-1].count("_") == passing.NAMED  # of the names, each with one
 
 
 def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp_path, capsys):
@@ -99,7 +104,7 @@ def test_masks_that_predict_wrote_are_results_though_the_scan_lies_elsewhere(tmp
     scan = exact_models.scan(tmp_path / "elsewhere", hu)
     write_mask(tmp_path / "here" / "p1_seg.nii.gz", labels, scan)
     scans, said = passed_over(tmp_path / "here", ["p1_liver.nii.gz", "p2.nii.gz", "p3_seg.nii.gz"], capsys)
-    assert scans == ["p2", "p3_seg"] and "scans: 2 (p1_liver.nii.gz, p1_seg.nii.gz)" in said
+    assert scans == ["p2", "p3_seg"] and "results: 2 (p1_liver.nii.gz, p1_seg.nii.gz)" in said
 
 
 def test_a_dicom_folder_is_one_scan_and_nested_series_are_one_each(tmp_path):
@@ -119,7 +124,7 @@ def test_a_missing_path_and_an_empty_folder_are_failures_and_the_rest_goes_on(tm
     found, failed = find_inputs([tmp_path / "gone", tmp_path / "empty", tmp_path / "good.nii.gz"], CT)
     assert [scan.name for scan in found] == ["good"]
     assert [failure["input"] for failure in failed] == [str(tmp_path / "gone"), str(tmp_path / "empty")]
-    assert failed[0]["reason"] == f"{tmp_path}/gone does not exist; give a NIfTI file or a folder"
+    assert failed[0]["reason"] == f"{tmp_path}/gone does not exist; give a NIfTI file, an archive or a folder"
     assert (
         failed[1]["reason"] == f"{tmp_path}/empty holds no scan; looked for a NIfTI file or DICOM series at any depth"
     )
@@ -136,24 +141,18 @@ def test_a_folder_that_links_lead_back_to_gives_each_scan_once(tmp_path, link, t
 
 def test_a_folder_that_cannot_be_searched_is_a_failure_and_the_rest_goes_on(tmp_path, monkeypatch):
     touch(tmp_path, "good/a.nii.gz", "locked/b.nii.gz")
-    is_dicom_folder = inputs.is_dicom_folder
-
-    def refuse(path):
-        if path.name == "locked":
-            raise PermissionError(f"{path}: permission denied")
-        return is_dicom_folder(path)
-
-    monkeypatch.setattr(inputs, "is_dicom_folder", refuse)
-    found, failed = find_inputs([tmp_path / "locked", tmp_path / "good"], CT)
-    assert [scan.name for scan in found] == ["a"]
-    assert failed == [{"input": str(tmp_path / "locked"), "reason": f"{tmp_path}/locked: permission denied"}]
+    lock(monkeypatch, "locked")
+    reason = f"{tmp_path}/locked cannot be looked into (Permission denied); see that you may read it"
+    for paths in ([tmp_path], [tmp_path / "locked", tmp_path / "good"]):
+        found, failed = find_inputs(paths, CT)
+        assert [scan.name for scan in found] == ["a"]
+        assert failed == [{"input": str(tmp_path / "locked"), "reason": reason}]
 
 
 def test_scans_of_one_name_are_told_apart(tmp_path):
     touch(tmp_path, "a/ct.nii.gz", "b/ct.nii.gz", "c/ct-2.nii.gz", "d/ct.nii")
     found, _ = find_inputs([tmp_path], CT)
-    assert len({scan.name for scan in found}) == 4
-    assert [scan.name for scan in found][:2] == ["ct", "ct-2"]
+    assert [scan.name for scan in found] == ["a", "b", "ct-2", "d"]
     assert {scan.images[0] for scan in found} == {path for path in tmp_path.glob("?/*")}
 
 
@@ -191,3 +190,56 @@ def test_a_brats_case_that_is_there_twice_does_not_stop_the_others(tmp_path):
     assert [scan.name for scan in found] == ["B"]
     assert [failure["input"] for failure in failed] == ["A"]
     assert "claim to be the same file of one case" in failed[0]["reason"]
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_are_found(tmp_path, monkeypatch):
+    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7")
+    lock(monkeypatch, "notes.txt", "IM7")
+    found, (failure,) = find_inputs([tmp_path], CT)
+    assert [scan.name for scan in found] == ["a"]
+    assert failure["input"] == f"{tmp_path}/IM7" and "IM7: cannot be read (Permission denied)" in failure["reason"]
+
+
+def test_scans_beside_and_below_dicom_files_are_found(tmp_path):
+    touch_dicom(tmp_path / "anna")
+    touch_dicom(tmp_path / "anna" / "deeper")
+    touch(tmp_path, "anna/a.nii.gz", "anna/deeper/still/b.nii")
+    assert names([tmp_path]) == ["anna", "a", "deeper", "b"]
+
+
+def test_all_that_is_no_scan_is_said_once(tmp_path, capsys):
+    touch(tmp_path, "a.nii", "a_seg.nii", "b.nrrd", "c.mha", "old.rar", "README", "x.csv", "index.html", "a.png")
+    assert names([tmp_path]) == ["a"]
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: passed over are masks, labels or results: 1 (a_seg.nii); other files: 1 (README); "
+        "images in formats to be converted to NIfTI first: 3 (a.png, b.nrrd, c.mha); "
+        "archives to be unpacked first: 1 (old.rar). To segment a file all the same, name it itself\n"
+    )
+
+
+def test_a_folder_without_a_scan_says_what_it_holds(tmp_path):
+    touch(tmp_path, "1.png", "2.png", "3.PNG", "b.nrrd", "notes")
+    found, (failure,) = find_inputs([tmp_path], CT)
+    assert found == [] and failure["reason"].endswith("; there are 3 of .png, 1 of .nrrd, 1 of no ending")
+
+
+def test_a_pipe_is_no_scan_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii")
+    found, (failure,) = find_inputs([tmp_path / "pipe.nii"], CT)
+    assert found == [] and "neither a file nor a folder" in failure["reason"]
+
+
+def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    assert names([tmp_path, tmp_path / "a.nii.gz", tmp_path]) == ["a"]
+
+
+def test_brats_cases_of_any_year_are_found_and_what_is_missing_is_named(tmp_path, capsys):
+    new = "BraTS-GLI-00000-000"
+    touch(tmp_path, *(f"{new}/{new}-{word}.nii.gz" for word in ("t1n", "t1c", "t2w", "t2f")))
+    touch(tmp_path, *(f"pat123/{word}.nii.gz" for word in ("t1", "t1ce", "t2", "flair", "seg")), "pat123/lone.nii")
+    (tmp_path / "pat124").mkdir()
+    found, (failure,) = find_inputs([tmp_path], BRAIN)
+    assert [scan.name for scan in found] == [new, "pat123"]
+    assert failure == {"input": "pat124", "reason": f"{tmp_path}/pat124 is empty; copy its files again, or remove it"}
+    assert "other files: 1 (pat123/lone.nii)" in capsys.readouterr().err

@@ -2,9 +2,15 @@
 
 import csv
 import errno
+import html
 import json
+import os
+import pathlib
+import shutil
+import tempfile
 import threading
 import time
+import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -252,9 +258,45 @@ def test_an_interrupt_leaves_whole_files_only_and_the_masks_made_so_far(tmp_path
     monkeypatch.setattr(results, "write_mask", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         predict(models(), [scans], tmp_path / "out", probabilities=True)
-    (mask,) = (tmp_path / "out").iterdir()
+    (mask,) = (tmp_path / "out").glob("*.nii.gz")
     assert mask.name == "a_seg.nii.gz"
+    summary = strict_json(tmp_path / "out" / "summary.json")
+    assert summary["cases"] == [] and [case["case"] for case in summary["unfinished"]] == ["a", "c", "d-empty"]
     np.testing.assert_array_equal(read_nifti(mask, "ct").voxels[..., 0], exact_models.abdomen()[1])
+
+
+def test_scans_of_any_name_are_segmented_and_written_as_text(tmp_path):
+    odd = (b"l\xe9sion", b"two\nlines", b"=cmd", b"-rf", b"<b>", b"n" * 240)
+    scan, output = exact_models.write(tmp_path / "x.nii", exact_models.abdomen()[0]), tmp_path / "out"
+    (tmp_path / "odd").mkdir()
+    for name in odd:
+        shutil.copy(scan, os.path.join(os.fsencode(tmp_path / "odd"), name + b".nii"))
+    summary = predict(models(), [tmp_path / "odd"], output, uncertainty=True)
+    assert summary["failed"] == [] and len({case["case"] for case in summary["cases"]}) == len(odd)
+    assert {os.fsencode(pathlib.Path(case["images"][0]).stem) for case in summary["cases"]} == set(odd)
+    assert strict_json(output / "summary.json")["cases"] == json.loads(json.dumps(summary["cases"]))
+    texts = [(output / name).read_text(encoding="utf-8") for name in ("summary.csv", "lesions.csv", "index.html")]
+    for case in summary["cases"]:
+        assert case["mask"].encode("utf-8") and read_nifti(case["mask"], "ct").voxels.max() == 2
+        assert all(case["case"] in html.unescape(text) for text in texts)
+        assert (output / f"{case['case']}.png").is_file()
+
+
+def test_scans_in_an_archive_are_segmented_and_named_by_it(tmp_path):
+    scan = exact_models.write(tmp_path / "ct.nii.gz", exact_models.abdomen()[0])
+    with zipfile.ZipFile(tmp_path / "anna.zip", "w") as archive:
+        archive.write(scan, "export/ct.nii.gz")
+        archive.writestr("export/bad.nii.gz", b"no scan")
+    summary = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")
+    ((case,), (failure,)) = summary["cases"], summary["failed"]
+    assert case["images"] == [case["input"]] == [f"{tmp_path}/anna.zip!export/ct.nii.gz"] and case["case"] == "export"
+    assert failure["input"] == f"{tmp_path}/anna.zip!export/bad.nii.gz" and failure["input"] in failure["reason"]
+    assert read_nifti(case["mask"], "ct").voxels.max() == 2
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page and "No pictures" not in page
+    assert not list(pathlib.Path(tempfile.gettempdir()).glob("raunet_jax_*/0/anna"))
+    (again,) = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")["cases"]
+    assert again["case"] == case["case"]  # the same scan, wherever it was unpacked
 
 
 def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
@@ -266,7 +308,7 @@ def test_nothing_to_segment_still_leaves_a_summary_and_a_page(tmp_path):
 
 def test_the_page_of_a_task_of_its_own_calls_the_result_foreground(tmp_path, scans, monkeypatch):
     shown = []
-    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, settings: shown.append(settings))
+    monkeypatch.setattr(prediction_page, "write_prediction_page", lambda output, settings, *_: shown.append(settings))
     custom = model("voi", rule((140, 165)), window_hu=(-50.0, 250.0))
     custom.config.stage = "custom"
     assert predict({"custom": custom}, [scans / "c.nii"], tmp_path / "out")["failed"] == []

@@ -1,10 +1,12 @@
 import json
+import os
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from configs import brats, custom
+from locked import lock
 from raunet_jax.commands import score
 from raunet_jax.commands.request import Request
 from raunet_jax.imaging.grid import Grid
@@ -270,3 +272,28 @@ def test_scores_of_a_block_moved_by_a_voxel_are_those_counted_by_hand(folders, s
     assert a["assd"] == pytest.approx(step * beside / surface) and a["msd"] == pytest.approx(step)
     assert a["rmsd"] == pytest.approx(step * (beside / surface) ** 0.5)
     assert b["dice"] == 0 and b["assd"] == b["msd"] == b["hausdorff95"] == pytest.approx(3 * step)
+
+
+def test_names_that_are_no_text_are_scored_and_written(folders):
+    ours, theirs, output = folders
+    for folder in (ours, theirs):
+        for name in (b"a", b"l\xe9sion", b"z"):
+            write_nifti(folder / "x.nii", labels(), AFFINE)
+            (folder / "x.nii").rename(os.fsdecode(os.path.join(os.fsencode(folder), name + b".nii")))
+    scores, problems = score_folders(ours, theirs, output)
+    assert problems == [] and [case["case"] for case in scores["cases"]] == ["a", "l%E9sion", "z"]
+    assert json.loads(output.read_text(encoding="utf-8")) == scores
+    assert "l%E9sion" in output.with_suffix(".csv").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_problem(folders, monkeypatch):
+    ours, theirs, output = folders
+    for folder in (ours, theirs):
+        write_nifti(folder / "a.nii", labels(), AFFINE)
+        write_nifti(folder / "locked" / "b.nii", labels(), AFFINE)
+    lock(monkeypatch, "locked")
+    scores, problems = score_folders(ours, theirs, output)
+    assert len(scores["cases"]) == 1
+    assert [problem.split(" (")[0] for problem in problems] == [
+        f"{folder}/locked: cannot be looked into" for folder in (ours, theirs)
+    ]

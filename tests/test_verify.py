@@ -18,6 +18,7 @@ from configs import liver
 from data_prep import patch_dataset, verify, workers
 from data_prep.cases import DataNotFound
 from data_prep.faults import check_case
+from locked import lock
 from raunet_jax.commands import verify as command
 from raunet_jax.commands.request import Request
 from raunet_jax.imaging import volume
@@ -362,3 +363,23 @@ def test_a_label_that_the_data_set_does_not_have_is_said(root, tmp_path):
     write("custom", root)
     (*_, found) = verify.verify(config).findings
     assert found.check == "plan" and found.fatal and f"{root}/dataset.json has no label [2]" in found.value
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_finding(config, root, capsys, monkeypatch):
+    write("lits", root, 0)
+    (root / "locked").mkdir()
+    lock(monkeypatch, "locked")
+    status, out = printed(config, capsys)
+    said = f"{root}/locked: unusable: files: {root}/locked cannot be looked into (Permission denied); see that you may"
+    assert status == 1 and said in out
+
+
+def test_a_name_that_is_no_text_is_said_in_text(tmp_path, capsys):
+    config = small_layouts.recipe("custom", tmp_path / "data", tmp_path / "prepared")
+    for number in range(2):
+        write("custom", tmp_path / "data", number)
+    for path in list((tmp_path / "data").rglob("*.nii.gz")):
+        name = os.fsencode(path.name).replace(b"1", b"\xe9")
+        path.rename(path.with_name(os.fsdecode(name)))
+    findings = verify.verify(config).findings
+    assert findings == () and any("%E9" in name for name in verify.verify(config).cases)

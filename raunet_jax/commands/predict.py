@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from raunet_jax.commands.inputs import Input, find_inputs
+from raunet_jax.commands.prediction_summary import PredictionSummary
 from raunet_jax.commands.request import Request, UsageError
 from raunet_jax.errors import UserError
-from raunet_jax.files import write_csv, write_json
+from raunet_jax.imaging.archives import Unpacked
 from raunet_jax.imaging.checks import admit
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Volume, is_prediction, read_scan
-from raunet_jax.inference import lesion_table
 from raunet_jax.inference.cascade import Segmentation, needs_reference_liver, segment
 from raunet_jax.inference.models import StageModel, last_model, load_cascade
 from raunet_jax.inference.results import Result, result_file, volumes_of, write_case
@@ -21,7 +21,6 @@ from raunet_jax.progress import progress
 from raunet_jax.read_ahead import keep_result, pipeline
 
 log = logging.getLogger("raunet_jax")
-NOT_IN_TABLE = ("box", "images", "channels", "plausibility", "lesions")  # fields of a case that summary.csv leaves out
 
 
 def run(request: Request) -> int:
@@ -33,7 +32,8 @@ def run(request: Request) -> int:
             f"{request.run} has stage {', '.join(models)} alone, which looks inside a liver that nobody has segmented; "
             "predict with the run of a whole cascade (--config=configs/liver.py)"
         )
-    summary = predict(models, inputs, output, probabilities=request.probabilities, uncertainty=request.uncertainty)
+    maps = {"probabilities": request.probabilities, "uncertainty": request.uncertainty}
+    summary = predict(models, inputs, output, **maps, series=request.series)
     print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
     for failure in summary["failed"]:
         log.warning(f"failed: {failure['input']}: {failure['reason']}")
@@ -46,36 +46,43 @@ def predict(
     output: pathlib.Path,
     probabilities: bool = False,
     uncertainty: bool = False,
+    series: str = "auto",
 ) -> dict:
     """Segment each scan below `paths` and write into `output`.
 
     What `results.write_case` writes of a case; summary.json, summary.csv and lesions.csv after every case, and at the
     end a PNG a case and index.html. A scan that fails is listed under "failed" in the summary, with the reason, and
     the others go on. Scans are read and results written while the device segments others, see `read_ahead.pipeline`.
+    What earlier calls wrote into `output` of other scans stays, see `PredictionSummary`. `series` says which of a DICOM
+    study's are segmented, see `find_inputs`.
 
     Returns:
-        The summary: `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
+        Of the paths given, `{"cases": [...], "failed": [{"input", "reason"}, ...]}`; "lesions" of a case are those of
         `lesion_table.lesions_of`.
     """
     from raunet_jax.report.display import display_settings
     from raunet_jax.report.prediction_page import write_prediction_page
 
-    last = last_model(models).config
-    scans, failed = find_inputs(paths, last)
-    prediction = _Prediction(models, output, {"probabilities": probabilities, "uncertainty": uncertainty})
-    for failure in failed:
-        prediction.fail(**failure)
-    with progress("predict", len(scans)) as prediction.bar:
-        pipeline(
-            scans,
-            prediction.read,
-            prediction.segment,
-            prediction.finish,
-            lambda scan_read: scan_read.volume.voxels.size,
-        )
-    prediction.write_summary()
-    write_prediction_page(output, display_settings(last))
-    return prediction.summary
+    last, paths = last_model(models).config, list(paths)
+    with Unpacked() as unpacked:
+        scans, failed = find_inputs(paths, last, unpacked, series)
+        prediction = _Prediction(models, output, {"probabilities": probabilities, "uncertainty": uncertainty}, unpacked)
+        prediction.summary = summary = PredictionSummary(output, paths)
+        names = summary.claim([scan.name for scan in scans], [prediction.source(scan) for scan in scans])
+        scans = [dataclasses.replace(scan, name=name) for scan, name in zip(scans, names, strict=True)]
+        for failure in failed:
+            prediction.fail(**failure)
+        with progress("predict", len(scans)) as prediction.bar:
+            pipeline(
+                scans,
+                prediction.read,
+                prediction.segment,
+                prediction.finish,
+                lambda scan_read: scan_read.volume.voxels.size,
+            )
+        summary.write()
+        write_prediction_page(output, display_settings(last), names, unpacked)
+    return summary.own
 
 
 @dataclasses.dataclass
@@ -90,11 +97,17 @@ class _Read:
 class _Prediction:
     """The three steps of `pipeline` for each scan, and the summary that grows by them."""
 
-    def __init__(self, models: Mapping[str, StageModel], output: pathlib.Path, maps: Mapping[str, bool]):
-        self._models, self._output, self._maps = models, output, maps
+    def __init__(
+        self, models: Mapping[str, StageModel], output: pathlib.Path, maps: Mapping[str, bool], unpacked: Unpacked
+    ):
+        self._models, self._output, self._maps, self._unpacked = models, output, maps, unpacked
         self._config = last_model(models).config
-        self.summary = {"cases": [], "failed": []}
-        self.bar = None
+        self.summary = self.bar = None
+
+    def source(self, scan: Input) -> dict:
+        """Where the scan lies, as the summary says it; a file in an archive as ARCHIVE!FILE."""
+        images = [self._unpacked.shown(str(path.absolute())) for path in scan.images]
+        return {"images": images, "channels": list(scan.channels), "series": list(scan.series)}
 
     def read(self, scan: Input) -> _Read:
         begin = time.monotonic()
@@ -102,7 +115,7 @@ class _Prediction:
         if mask.exists() and not is_prediction(mask):
             raise UserError(f"{mask} is there already and no prediction of ours; choose another --output")
         data = self._config.data
-        volume = read_scan(scan.images, kind_of(data.modalities), scan.channels, data.repair)
+        volume = read_scan(scan.images, kind_of(data.modalities), scan.channels, data.repair, scan.series)
         volume = admit(volume, scan.images, self._config)
         return _Read(dataclasses.replace(volume, name=scan.name), time.monotonic() - begin)
 
@@ -114,39 +127,29 @@ class _Prediction:
     def finish(self, scan: Input, outcome, saving) -> None:
         reason = keep_result(outcome, lambda case: self._keep(scan, case, saving))
         if reason:
-            self.fail(str(scan.images[0]), reason)
+            shown = self._unpacked.shown
+            self.fail(shown(str(scan.images[0])), shown(reason), scan.name)
         with saving():
-            self.write_summary()
+            self.summary.write()
         self.bar.advance(1, scan.name)
 
     def _keep(self, scan: Input, case: _Read, saving) -> None:
         """Write what was found, and only then let the case count."""
         begin = time.monotonic()
-        result = Result(scan.name, scan.images, scan.channels, case.volume, case.found, self._config.stage)
-        record = write_case(self._output, result, saving, **self._maps)
+        result = Result(
+            scan.name, scan.images, scan.channels, case.volume, case.found, self._config.stage, series=scan.series
+        )
+        record = write_case(self._output, result, saving, **self._maps) | self.source(scan)
+        record["warnings"] = [self._unpacked.shown(warning) for warning in record["warnings"]]
         for warning in record["warnings"]:
             log.warning(f"warning: {scan.name}: {warning.removeprefix(f'{scan.name}: ')}")
-        mask = result_file(self._output, scan.name)
-        places = {"input": str(scan.images[0].absolute()), "mask": str(mask.absolute())}
+        places = {"input": record["images"][0], "mask": str(result_file(self._output, scan.name).absolute())}
         seconds = {"seconds": round(case.seconds + time.monotonic() - begin, 2)}
-        self.summary["cases"].append({"case": scan.name} | places | volumes_of(result) | record | seconds)
+        self.summary.add({"case": scan.name} | places | volumes_of(result) | record | seconds)
 
-    def fail(self, input: str, reason: str) -> None:
-        self.summary["failed"].append({"input": input, "reason": reason})
+    def fail(self, input: str, reason: str, name: str = "") -> None:
+        self.summary.fail(input, reason, name)
         log.warning(f"cannot segment {input}: {reason}")
-
-    def write_summary(self) -> None:
-        cases = self.summary["cases"]
-        write_json(self._output / "summary.json", self.summary)
-        rows = [
-            {name: value for name, value in case.items() if name not in NOT_IN_TABLE}
-            | {"warnings": "; ".join(case["warnings"])}
-            for case in cases
-        ]
-        write_csv(self._output / "summary.csv", rows, ["case"])
-        tables = {case["case"]: case["lesions"] for case in cases if case["lesions"] is not None}
-        if tables:
-            lesion_table.write_csv(self._output / "lesions.csv", tables)
 
 
 def _announcer(bar, name: str) -> Callable:

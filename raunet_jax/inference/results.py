@@ -26,6 +26,7 @@ class Result:
     found: Segmentation
     stage: str  # the last that was run
     reference: np.ndarray | None = None  # (z, y, x) labels
+    series: tuple[str, ...] = ()  # which of the DICOM series below each folder
 
 
 def write_case(
@@ -41,8 +42,8 @@ def write_case(
         saving: held around the writing of each file, see `read_ahead.pipeline`.
 
     Returns:
-        "case", "images", "channels", "box" {"start", "stop"} (z, y, x) or None, "warnings", "plausibility", the values
-        of `plausibility.judge`, and "lesions", those of `lesion_table.lesions_of`.
+        "case", "images", "channels", "series", "box" {"start", "stop"} (z, y, x) or None, "warnings", "plausibility", the
+        values of `plausibility.judge`, and "lesions", those of `lesion_table.lesions_of`.
 
     Raises:
         OSError: a file cannot be written.
@@ -60,6 +61,7 @@ def write_case(
         "case": result.name,
         "images": [str(path.absolute()) for path in result.images],
         "channels": list(result.channels),
+        "series": list(result.series),
         "box": box and {"start": box.start, "stop": box.stop},
         "warnings": [*result.volume.warnings, *written, *result.found.warnings, *plausible.warnings],
         "plausibility": plausible.values,

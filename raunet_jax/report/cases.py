@@ -69,7 +69,8 @@ def read_case(
     Raises:
         VolumeError, OSError: a file is gone, damaged or of another grid; the message names it.
     """
-    volume = read_scan(images, settings.modality, record.get("channels") or (), repair=True)
+    channels, series = record.get("channels") or (), record.get("series") or ()
+    volume = read_scan(images, settings.modality, channels, repair=True, series=series)
     name = pathlib.PurePath(record["case"]).name
 
     def labels(path, allowed) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 import os
 import pathlib
+from collections.abc import Container
+from contextlib import nullcontext
 
 from raunet_jax.errors import NotFound
 from raunet_jax.files import read_json, replacing, write_text
+from raunet_jax.imaging.archives import Unpacked
 from raunet_jax.imaging.volume import is_dicom_folder
 from raunet_jax.progress import progress
 from raunet_jax.report import markup
-from raunet_jax.report.cases import SEGMENTED, UNREADABLE, draw_case, lesion_rows, read_case, show_pictures
+from raunet_jax.report.cases import SEGMENTED, UNREADABLE, Pictures, draw_case, lesion_rows, read_case, show_pictures
 from raunet_jax.report.display import DisplaySettings
 from raunet_jax.report.markup import Html, number, tag
 from raunet_jax.report.structures import shown_name
@@ -24,10 +27,19 @@ _OTHER_COLUMNS = {
 }
 
 
-def write_prediction_page(output: str | os.PathLike, settings: DisplaySettings) -> pathlib.Path:
+def write_prediction_page(
+    output: str | os.PathLike,
+    settings: DisplaySettings,
+    fresh: Container[str] | None = None,
+    unpacked: Unpacked | None = None,
+) -> pathlib.Path:
     """Write OUTPUT/index.html and a CASE.png beside each mask from OUTPUT/summary.json; return the page's path.
 
     A case's scan is read from its "images" (a list of files, or one DICOM folder), or from "input" when it has none.
+
+    Args:
+        fresh: the cases to draw; of others the CASE.png that is there is shown. None: all.
+        unpacked: where archives are unpacked already.
 
     Raises:
         FileNotFoundError: there is no summary.json.
@@ -46,9 +58,13 @@ def write_prediction_page(output: str | os.PathLike, settings: DisplaySettings) 
         notice = markup.notice(f"{len(failed)} of {len(failed) + len(cases)} inputs could not be segmented.")
         sections.insert(0, ("failed", "Failed", markup.section("Failed", notice, table, anchor="failed")))
     articles = []
-    with progress("drawing cases", total=len(cases)) as bar:
+    with (
+        progress("drawing cases", total=len(cases)) as bar,
+        nullcontext(unpacked) if unpacked else Unpacked() as places,
+    ):
         for case in cases:
-            articles.append(_article(case, columns, anchors[case["case"]], output, settings))
+            drawn = None if fresh is None or case["case"] in fresh else _drawn_before(case, output)
+            articles.append(_article(case, columns, anchors[case["case"]], output, settings, places, drawn))
             bar.advance(note=case["case"])
     if articles:
         sections.append(("pictures", "Pictures", tag("div", *articles, id="pictures")))
@@ -89,17 +105,34 @@ def _table(cases: list[dict], columns: dict[str, tuple[str, int]], anchors: dict
     return markup.section("Cases", *notices, markup.table(head, rows, sortable=True), hint, anchor="cases")
 
 
-def _images(case: dict) -> list[str]:
+def _picture(case: dict, output: pathlib.Path) -> pathlib.Path:
+    return output / f"{pathlib.PurePath(case['case']).name}.png"
+
+
+def _drawn_before(case: dict, output: pathlib.Path) -> Pictures | None:
+    try:
+        return Pictures(_picture(case, output).read_bytes(), None, None)
+    except OSError:
+        return None
+
+
+def _images(case: dict, places: Unpacked) -> list[str]:
     images = case.get("images") or case["input"]
-    images = [images] if isinstance(images, str) else list(images)
+    images = [places.real(image) for image in ([images] if isinstance(images, str) else images)]
     folder = pathlib.Path(images[0])
-    if len(images) == 1 and folder.is_dir() and not is_dicom_folder(folder):
+    if len(images) == 1 and folder.is_dir() and not case.get("series") and not is_dicom_folder(folder):
         raise NotFound(f'{folder} is a folder of several files; summary.json names none of them in "images"')
     return images
 
 
 def _article(
-    case: dict, columns: dict[str, tuple[str, int]], anchor: str, output: pathlib.Path, settings: DisplaySettings
+    case: dict,
+    columns: dict[str, tuple[str, int]],
+    anchor: str,
+    output: pathlib.Path,
+    settings: DisplaySettings,
+    places: Unpacked,
+    pictures: Pictures | None,
 ) -> Html:
     name = case["case"]
     facts = [(title, _value(case, field), digits) for field, (title, digits) in columns.items()]
@@ -107,14 +140,13 @@ def _article(
     parts = [tag("p", *facts, class_="facts")]
     parts += [markup.notice(warning) for warning in case.get("warnings") or []]
     try:
-        images = read_case(case, _images(case), None, output, settings)
+        if pictures is None:
+            pictures = draw_case(read_case(case, _images(case, places), None, output, settings), settings)
+            with replacing(_picture(case, output)) as temporary:
+                temporary.write_bytes(pictures.planes)
+        parts += show_pictures(name, pictures)
     except UNREADABLE as error:
         parts.append(markup.notice(f"No pictures: {error}"))
-    else:
-        pictures = draw_case(images, settings)
-        with replacing(output / f"{pathlib.PurePath(name).name}.png") as temporary:
-            temporary.write_bytes(pictures.planes)
-        parts += show_pictures(name, pictures)
     parts += lesion_rows(case.get("lesions"))
     heading = tag("div", tag("h2", name), tag("span", tag("a", "all cases", href="#cases")), class_="heading")
     source = [case["input"]] if isinstance(case["input"], str) else case["input"]

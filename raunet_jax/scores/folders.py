@@ -10,9 +10,10 @@ import nibabel as nib
 import numpy as np
 
 from raunet_jax.errors import NotFound, UserError
+from raunet_jax.files import look_below
 from raunet_jax.imaging.nifti_reader import open_header
 from raunet_jax.imaging.volume import Grid, Volume, VolumeError, is_prediction, read_mask
-from raunet_jax.names import MASK_ENDING, NIFTI, case_name, is_hidden, natural, stem
+from raunet_jax.names import MASK_ENDING, NIFTI, case_name, natural, safe_name, stem
 from raunet_jax.progress import progress
 from raunet_jax.scores.rules import rule_named
 from raunet_jax.scores.tables import write_scores
@@ -104,17 +105,15 @@ def _masks(folder: str | os.PathLike) -> tuple[dict[str, pathlib.Path], list[str
     folder = pathlib.Path(folder).absolute()
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder; give the folder that holds the masks (.nii or .nii.gz)")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if NIFTI.fullmatch(path.name) and not any(map(is_hidden, path.relative_to(folder).parts)) and path.is_file()
-    )
+    tree = look_below(folder)
+    paths = sorted(path for path in tree.files if NIFTI.fullmatch(path.name) and path.is_file())
     if not paths:
         raise NotFound(f"{folder} holds no .nii or .nii.gz file, at any depth; give the folder of the masks")
     marked = [path for path in paths if re.search(rf"segmentation-|{MASK_ENDING}$", stem(path), re.IGNORECASE)]
-    masks, problems = {}, []
+    masks = {}
+    problems = [f"{place}: cannot be looked into ({why}); see that you may read it" for place, why in tree.locked]
     for path in marked or paths:
-        name = case_name(path)
+        name = safe_name(case_name(path))
         if name in masks:
             problems.append(f"{name}: {path} left out, {masks[name]} is of the same case; keep one of them")
         else:
