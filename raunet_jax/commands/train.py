@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from data_prep import patch_dataset
-from raunet_jax import files, recipe
+from raunet_jax import files, recipe, recipe_ranges
 from raunet_jax.commands.request import Request, UsageError
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.inference.models import check_inference
+from raunet_jax.networks.raunet import make_network
 from raunet_jax.run_folder import RunFolder, check_same_recipe
 from raunet_jax.signals import catch_signals
 from raunet_jax.training import augmentation, loop, parallel_folds
@@ -42,12 +43,14 @@ def _check(config: ConfigDict, run: RunFolder) -> None:
         RunError: a fold of a stage was started with another recipe.
         ValueError: a field of a stage's recipe does not fit.
     """
+    recipe_ranges.check_folds(config)
     for name, stage in recipe.stages_of(config).items():
         folder = run.stages(config)[name]
         for fold in map(folder.fold, stage.folds):
             if fold.recipe.is_file():
                 check_same_recipe(fold.path, recipe.load(fold.recipe), stage)
         augmentation.from_recipe(stage)
+        make_network(stage)
         check_inference(stage)
         _check_liver_source(config, stage)
 
