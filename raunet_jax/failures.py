@@ -1,4 +1,4 @@
-"""What is said of an error: a sentence where a user can put it right, and where it is a mistake of ours, the place of it."""
+"""What is said of an error: a sentence where a user can put it right, and where in our code where it is our mistake."""
 
 import errno
 import logging
@@ -57,17 +57,28 @@ def exit_status(error: BaseException) -> int:
 
 
 def explain(error: BaseException) -> str:
-    """What to tell of `error`, on one line unless it has several itself; its traceback goes to the log's debug level."""
-    if isinstance(error, Mistake):
-        return str(error)
-    log.debug(f"{type(error).__name__}:", exc_info=error)
-    if isinstance(error, UserError):
+    """What to tell of `error`, on one line unless it has several itself; its traceback is logged for debugging."""
+    if error.__traceback__ is not None and not isinstance(error, Mistake):
+        log.debug(f"{type(error).__name__}:", exc_info=error)
+    if isinstance(error, (UserError, Mistake)):
         return str(error)
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, MemoryError):
         return f"the memory is used up{f' ({error})' if str(error) else ''}; end other programs, or crop the scan"
     return _device_problem(error) or _mistake(error)
+
+
+def bare(error: Exception) -> Exception:
+    """`error` without the frames that it came through, which hold a volume and its maps; a Mistake for one of ours.
+
+    What is lost by it is logged for debugging.
+    """
+    said = explain(error)
+    if not isinstance(error, Mistake) and not is_users(error):
+        return Mistake(said)
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _of_system(error: OSError) -> str:
@@ -98,11 +109,10 @@ def _device_problem(error: BaseException) -> str | None:
 
 def _mistake(error: BaseException) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:LONGEST]
+    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
     place = _place(error)
-    return (
-        f"a mistake of raunet_jax: {type(error).__name__}{f': {said}' if said else ''}{f' ({place})' if place else ''}; "
-        "please report this line, and what --debug shows beside it"
-    )
+    where = f" ({place})" if place else ""
+    return f"a mistake of raunet_jax: {what}{where}; please report this line, and what --debug shows beside it"
 
 
 def _place(error: BaseException) -> str:
