@@ -26,10 +26,10 @@ class Range(NamedTuple):
         )
 
     def __str__(self) -> str:
-        least = f"{'more than' if self.above else 'at least'} {self.least:g}"
+        least = f"{'more than' if self.above else 'at least'} {self.least:,}"
         if math.isinf(self.most):
             return f"a number of {least}"
-        return f"a number of {least} and {'less than' if self.below else 'at most'} {self.most:g}"
+        return f"a number of {least} and {'less than' if self.below else 'at most'} {self.most:,}"
 
 
 COUNT, COUNT_OR_NONE = Range(1), Range(0)
@@ -64,13 +64,12 @@ CHOICES = {
     "vote": ("mean", "majority"),
 }
 THREE = {  # fields of three whole numbers (x, y, z): what each must be
-    "patch_size": COUNT_OR_NONE,
+    "patch_size": COUNT,
     "window.step": COUNT_OR_NONE,
     "data.phantom_size": COUNT,
 }
 WIDTHS = {"network.width": 1, "network.stem_width": 0, "network.bottom_width": 0}  # field -> the least it may be
 BOTTLENECK = 4  # widths are multiples of it, see networks/raunet.py
-POOLED = 32  # sides of a patch are multiples of it, see networks/raunet.py
 OPEN = {"batch_size": 0, "patch_size": (0, 0, 0), "window_hu": (0, 0), "data.modalities": ()}  # of planned tasks
 
 
@@ -100,7 +99,6 @@ def _check_stage(config: ConfigDict, prefix: str) -> None:
         demand(field, allowed, lambda value, least=least: value >= least and value % BOTTLENECK == 0)
     if tasks.stage_of(config.stage).sampler == "slices":
         demand("patch_size", f"(x, y, 1): stage {config.stage} is shown single slices", lambda size: size[2] == 1)
-    demand("patch_size", f"(x, y, z) of multiples of {POOLED}, or (x, y, 1) for single slices", _pooled)
     demand("window_hu", "two numbers of HU, the smaller one first", _rising)
     demand("data.modalities", "one or more names, each once, such as ('ct',)", _names)
     demand("data.foreground", "label values above 0, such as (2,), or () for all", _labels)
@@ -131,11 +129,6 @@ def _whole(value: Any) -> bool:
 
 def _three(value: Any, one: Range) -> bool:
     return len(value) == 3 and all(_whole(side) and one.holds(side) for side in value)
-
-
-def _pooled(size: Any) -> bool:
-    x, y, z = size
-    return all(side > 0 and side % POOLED == 0 for side in (x, y, *([] if z == 1 else [z])))
 
 
 def _rising(window: Any) -> bool:
