@@ -104,8 +104,10 @@ def main(arguments) -> int:
         print(stopped, file=sys.stderr)
         return stopped.exit_status
     except KeyboardInterrupt as interrupt:
-        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
-        return getattr(interrupt, "exit_status", 130)
+        terminated = isinstance(interrupt, signals.Terminated)
+        how = "stopped by SIGTERM" if terminated else "interrupted"
+        print(f"{how}; the same command goes on from what is finished", file=sys.stderr)
+        return 143 if terminated else 130
     except Exception as error:
         print(f"error: {failures.explain(error)}", file=sys.stderr)
         return failures.exit_status(error)

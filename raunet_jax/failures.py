@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -40,6 +41,11 @@ MEANINGS = {  # error number -> what it means, and what to do
     errno.EPIPE: ("whoever was to read it has ended", "run the command again without that program"),
     errno.ENOMEM: ("the memory is used up", "end other programs, or work on fewer scans at a time"),
 }
+TOLD_BY_LIBRARIES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG),
+    *(errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE),
+)
+PATH = re.compile(r'"(/[^"]+)"|writing (/[^;]+)')  # as such a library's words hold it
 
 
 class Mistake(Exception):
@@ -48,7 +54,8 @@ class Mistake(Exception):
 
 def is_users(error: BaseException) -> bool:
     """Whether an error is of a kind that a user's files, command line or machine can cause."""
-    return isinstance(error, (UserError, OSError, MemoryError)) or _device_problem(error) is not None
+    users = isinstance(error, (UserError, OSError, MemoryError))
+    return users or _device_problem(error) is not None or _told_by_a_library(error) is not None
 
 
 def exit_status(error: BaseException) -> int:
@@ -66,7 +73,8 @@ def explain(error: BaseException) -> str:
         return _of_system(error)
     if isinstance(error, MemoryError):
         return f"the memory is used up{f' ({error})' if str(error) else ''}; end other programs, or crop the scan"
-    return _device_problem(error) or _mistake(error)
+    told = _told_by_a_library(error)
+    return _of_system(told) if told else _device_problem(error) or _mistake(error)
 
 
 def bare(error: Exception) -> Exception:
@@ -88,6 +96,18 @@ def _of_system(error: OSError) -> str:
     files = [str(name) for name in (error.filename, error.filename2) if name is not None]
     where = f"{' and '.join(files)}: " if files else ""
     return f"{where}{meaning} ({error.strerror}); {remedy}"
+
+
+def _told_by_a_library(error: BaseException) -> OSError | None:
+    """The error of the system that a library raised as one of its own: Orbax, TensorStore and ArrayRecord do."""
+    if not isinstance(error, (ValueError, RuntimeError)) or isinstance(error, UserError):
+        return None
+    said = str(error)
+    for code in TOLD_BY_LIBRARIES:
+        if os.strerror(code) in said:
+            path = PATH.search(said)
+            return OSError(code, os.strerror(code), path[1] or path[2] if path else None)
+    return None
 
 
 def _device_problem(error: BaseException) -> str | None:

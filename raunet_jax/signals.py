@@ -19,8 +19,6 @@ class Stopped(Exception):
 class Terminated(KeyboardInterrupt):
     """A SIGTERM, where it is to be treated as Ctrl-C is."""
 
-    exit_status = 128 + signal.SIGTERM
-
 
 @contextlib.contextmanager
 def interrupted() -> Iterator[None]:

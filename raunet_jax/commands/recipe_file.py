@@ -97,7 +97,7 @@ def load(file: pathlib.Path, variant: str | None = None) -> ConfigDict:
         raise UserError(explain(error)) from error
     except Exception as error:  # a recipe is a program of the user's own
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        said = " ".join(str(error).split()).strip("\"'")
+        said = " ".join(str(error).split())
         raise UserError(
             f"{file}{f', line {lines[-1]}' if lines else ''}: {type(error).__name__}: {said}; correct the recipe "
             "(configs/common.py lists all fields)"
