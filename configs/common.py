@@ -6,6 +6,8 @@ Any field is overridden on the command line by its name: ``--config.data.root=/d
 
 from ml_collections import ConfigDict
 
+from raunet_jax.errors import UserError
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -76,7 +78,7 @@ def get_config() -> ConfigDict:
 def strong(config: ConfigDict, argument: str) -> ConfigDict:
     """A stage's recipe, better than the paper's where `argument` is "strong", as it is where that is empty."""
     if argument not in ("", "strong"):
-        raise ValueError(f"this recipe has no variant :{argument}; choose :strong, or leave it out")
+        raise UserError(f"this recipe has no variant :{argument}; choose :strong, or leave it out")
     if argument:
         config.name += "_strong"
         config.augment.flip = ("x", "y", "z") if config.patch_size[2] != 1 else ("x", "y")

@@ -5,11 +5,12 @@ python run.py --config=configs/demo.py:folds     (five folds, stage 3 on out-of-
 """
 
 from configs import liver
+from raunet_jax.errors import UserError
 
 
 def get_config(argument: str = ""):
     if argument not in ("", "folds"):
-        raise ValueError(f"demo:{argument} is not a recipe; choose demo, or demo:folds for all five folds")
+        raise UserError(f"demo:{argument} is not a recipe; choose demo, or demo:folds for all five folds")
     config = liver.get_config()
     config.name = "demo"
     config.data.source = "phantom"

@@ -6,6 +6,7 @@ python run.py --config=configs/liver_tumor.py:64x64x32,strong ... (patches augme
 """
 
 from configs import common
+from raunet_jax.errors import UserError
 
 PATCH_SIZES = {"128x128x32": 2, "64x64x32": 8, "32x32x32": 32}  # patch size: batch size of about equal memory
 
@@ -14,7 +15,7 @@ def get_config(argument: str = "128x128x32"):
     parts = [part for part in argument.split(",") if part]
     sizes = [part for part in parts if part != "strong"] or ["128x128x32"]
     if len(sizes) > 1 or sizes[0] not in PATCH_SIZES:
-        raise ValueError(
+        raise UserError(
             f"liver_tumor:{argument} is not a recipe; choose one of the paper's patch sizes {', '.join(PATCH_SIZES)}, "
             "or strong, or both with a comma between"
         )

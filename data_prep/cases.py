@@ -130,18 +130,34 @@ def load_labels(case: Case, volume: Volume, config: ConfigDict, repair: bool) ->
     Raises:
         VolumeError: the mask cannot be read, is on another grid than the scan, or holds other labels.
     """
-    if case.mask.is_dir():
-        return ircadb.read_labels(case.mask, case.images[0], volume), ()
-    task = tasks.task_of(config.stage)
-    allowed = case.labels if task.merged else task.labels or case.labels
-    labels, repairs = load_mask(case.mask, volume, allowed, repair)
-    if task.merged:
+    labels, repairs = _stored_labels(case, volume, config, repair)
+    if not case.mask.is_dir() and tasks.task_of(config.stage).merged:
         foreground = tuple(config.data.foreground)
         labels = (np.isin(labels, foreground) if foreground else labels > 0).astype(np.uint8)
     return labels, repairs
 
 
-def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> list[Case]:
+def labels_present(case: Case, volume: Volume, config: ConfigDict) -> tuple[int, ...]:
+    """The label values above 0 that the mask of `case`, which has one, holds, before any are merged.
+
+    Raises:
+        VolumeError: as `load_labels` does, but where `config.data.repair` allows a repair.
+    """
+    labels, _ = _stored_labels(case, volume, config, config.data.repair)
+    present = set().union(*(np.unique(plane).tolist() for plane in labels))  # slice by slice: it sorts a copy
+    return tuple(sorted(int(label) for label in present if label > 0))
+
+
+def _stored_labels(
+    case: Case, volume: Volume, config: ConfigDict, repair: bool
+) -> tuple[np.ndarray, tuple[Repair, ...]]:
+    if case.mask.is_dir():
+        return ircadb.read_labels(case.mask, case.images[0], volume), ()
+    task = tasks.task_of(config.stage)
+    return load_mask(case.mask, volume, case.labels if task.merged else task.labels or case.labels, repair)
+
+
+def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None], quiet: bool = False) -> list[Case]:
     """The cases, where cases of one content (`contents` by case name) have become cases of one patient; logged."""
     first: dict[str, Case] = {}
     same: dict[str, str] = {}  # patient: the patient it turns out to be
@@ -155,7 +171,8 @@ def join_copies(cases: Sequence[Case], contents: Mapping[str, str | None]) -> li
         content = contents[case.name]
         original = first.setdefault(content, case) if content else case
         if original is not case:
-            log.warning(f"{case.name} is the same scan as {original.name}; the two never fall into different folds")
+            if not quiet:
+                log.warning(f"{case.name} is the same scan as {original.name}; the two never fall into different folds")
             ours, theirs = settled(case.patient), settled(original.patient)
             if ours != theirs:
                 same[ours] = theirs

@@ -27,6 +27,7 @@ from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax import files, tasks
 from raunet_jax.errors import UserError
+from raunet_jax.failures import explain
 from raunet_jax.imaging import geometry, intensity, views
 from raunet_jax.imaging.checks import admit
 from raunet_jax.progress import progress
@@ -225,10 +226,12 @@ def _cut(recipe: dict, job: Job, staging: Path) -> dict:
     patches = records(config, job)
     try:
         first = next(patches, None)
-    except (OSError, MemoryError) as error:  # not for what the files hold: retried on the next run
-        return line | {"failed": f"{type(error).__name__} {error}".strip(), "transient": True}
-    except (ValueError, EOFError) as error:
+    except UserError as error:  # also one that is a NotFound
         return line | {"failed": str(error)}
+    except (OSError, MemoryError) as error:  # not for what the files hold: retried on the next run
+        return line | {"failed": explain(error), "transient": True}
+    except Exception as error:
+        return line | {"failed": explain(error)}
     if first is None:
         return line | {"records": 0}
     encoder = features(config)

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from data_prep.cases import load_image, load_labels
 from data_prep.layouts import Case, no_mask
+from raunet_jax.errors import UserError
+from raunet_jax.failures import explain
 from raunet_jax.imaging.checks import UNUSABLE, WARNING, count_padding, file_of, find_doubts
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.nifti_reader import open_header
@@ -49,7 +51,7 @@ def check_case(case: Case, recipe: dict) -> list[Finding]:
         mask, repairs = load_labels(case, volume, config, repair=True)
         findings += _check_repairs(case, check, repairs, config)
         findings += check_mask(case, mask, config)
-    except Exception as error:  # a reader stumbles in its own way over each kind of damage
+    except Exception as error:  # of whatever kind: it is this case's, and the others go on
         findings.append(Finding(case.name, check, *_describe_error(error, path), UNUSABLE))
     return findings
 
@@ -124,7 +126,9 @@ def _describe_error(error: Exception, path: pathlib.Path) -> tuple[str, str]:
         return f"{path}: too large for the memory", "read fewer at a time (--config.data.workers=1), or crop it"
     if isinstance(error, OSError):
         return f"{path}: cannot be read ({error})", "copy it again, and see that you may read it"
-    return f"{path}: cannot be read ({type(error).__name__}: {error})", "export or download it again"
+    if isinstance(error, UserError):
+        return " ".join(str(error).split()), "correct this, and verify again"
+    return f"{path}: {' '.join(explain(error).split())}", "leave the case out until it is mended"
 
 
 def _on_one_line(fault: VolumeError | Repair) -> tuple[str, str]:

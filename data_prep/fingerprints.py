@@ -22,9 +22,10 @@ from data_prep import cases as case_reading
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax.errors import FileError, NotFound, UserError
+from raunet_jax.failures import explain
 from raunet_jax.files import read_json, write_json
 from raunet_jax.imaging.intensity import encode, kind_of
-from raunet_jax.imaging.volume import VolumeError
+from raunet_jax.imaging.volume import Volume, VolumeError
 from raunet_jax.names import is_hidden
 from raunet_jax.progress import progress
 from raunet_jax.tasks import task_of
@@ -32,7 +33,7 @@ from raunet_jax.tasks import task_of
 log = logging.getLogger("raunet_jax")
 
 CACHE = "fingerprints.json"
-FORMAT = 1  # raise it when the same files would give other hashes
+FORMAT = 2  # raise it when the same files would give another Fingerprint
 WINDOW_HU = (-100, 200)  # of the liver, whatever the recipe's: contents are compared between runs
 TELLING_SHARE = 0.01  # of the voxels must lie inside the window; with fewer, other scans would look the same
 INT16 = (int(np.iinfo(np.int16).min), int(np.iinfo(np.int16).max))
@@ -44,6 +45,7 @@ UNREADABLE = "unreadable"
 class Fingerprint(NamedTuple):
     files: str  # SHA-256 over names and bytes of all files of the case, mask included; or UNREADABLE
     content: str | None  # of the scan's intensities; None where it cannot be read, or holds too little to tell by
+    labels: tuple[int, ...] | None = None  # above 0 in the mask, as stored; None: there is none that can be read
 
 
 def fingerprints(cases: Sequence[Case], config: ConfigDict) -> dict[str, Fingerprint]:
@@ -72,7 +74,11 @@ def fingerprints(cases: Sequence[Case], config: ConfigDict) -> dict[str, Fingerp
                     _write_cache(cache, known)
                     saved = time.monotonic()
         _write_cache(cache, known)
-    return {case.name: Fingerprint(*known[keys[case.name]]) for case in cases}
+    return {case.name: _as_hashed(*known[keys[case.name]]) for case in cases}
+
+
+def _as_hashed(files: str, content: str | None, labels: Sequence[int] | None) -> Fingerprint:
+    return Fingerprint(files, content, None if labels is None else tuple(labels))  # JSON has lists
 
 
 def fingerprint(case: Case, config: ConfigDict) -> Fingerprint:
@@ -87,9 +93,13 @@ def fingerprint(case: Case, config: ConfigDict) -> Fingerprint:
             with path.open("rb") as file:
                 digest.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
         volume = case_reading.read_image(case, config)
+        labels = _labels(case, volume, config)
     except VolumeError:
         return Fingerprint(digest.hexdigest(), None)
     except (OSError, MemoryError):
+        return Fingerprint(UNREADABLE, None)
+    except Exception as error:  # whoever uses the case says more of it
+        log.warning(f"{case.name}: {explain(error)}")
         return Fingerprint(UNREADABLE, None)
     kind = kind_of(config.data.modalities)
     windowed = kind == "ct" and not task_of(config.stage).planned
@@ -100,9 +110,16 @@ def fingerprint(case: Case, config: ConfigDict) -> Fingerprint:
         shades = np.clip(encoded[..., channel], low, high).ravel().astype(np.int32) - low
         histogram = np.bincount(shades, minlength=high - low + 1).astype("<i8")
         if windowed and histogram[1:-1].sum() < TELLING_SHARE * shades.size:
-            return Fingerprint(digest.hexdigest(), None)
+            return Fingerprint(digest.hexdigest(), None, labels)
         content.update(histogram.tobytes())
-    return Fingerprint(digest.hexdigest(), content.hexdigest())
+    return Fingerprint(digest.hexdigest(), content.hexdigest(), labels)
+
+
+def _labels(case: Case, volume: Volume, config: ConfigDict) -> tuple[int, ...] | None:
+    try:
+        return None if case.mask is None else case_reading.labels_present(case, volume, config)
+    except VolumeError:
+        return None
 
 
 def files_of(case: Case) -> list[Path]:

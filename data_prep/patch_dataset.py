@@ -8,13 +8,12 @@ when all is written.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,7 +25,7 @@ from data_prep.cases import find_cases, join_copies, split_cases, usable_cases
 from data_prep.cutting import MANIFEST, MANIFEST_SHAPE, Job, PatchSetError, cut_all, features, intact
 from data_prep.fingerprints import Fingerprint, fingerprints
 from data_prep.layouts import Case
-from raunet_jax import files, tasks
+from raunet_jax import files, locks, tasks
 from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.run_folder import SPLIT, SPLIT_SHAPE, TEST, TRAIN, VALIDATION, Parts, fold_part
@@ -294,22 +293,9 @@ def _check_description(target: Path, config: ConfigDict, lines: Sequence[dict]) 
         raise PatchSetError(f"{described} tells of other arrays than this recipe cuts; {_again(target)}")
 
 
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Hold the set's lock, which the system drops when its holder dies."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"{place} cannot be made ({error.strerror}); name a folder that can with --config.data.prepared"
-        ) from error
-    with (place / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info(f"another process is preparing {place}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _alone(place: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the set's lock, waiting for whoever has it."""
+    return locks.alone(place, lambda holder: log.info(f"{holder} is preparing {place}; waiting for it"))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -16,7 +16,10 @@ from data_prep.faults import Finding, check_case
 from data_prep.fingerprints import SMALL, files_of, fingerprints
 from data_prep.layouts import Case
 from data_prep.planning import plan
+from data_prep.stage_check import lacking
 from data_prep.workers import workers
+from raunet_jax.errors import UserError
+from raunet_jax.failures import explain
 from raunet_jax.imaging.checks import UNUSABLE
 from raunet_jax.names import natural
 from raunet_jax.progress import progress
@@ -68,7 +71,9 @@ def verify(config: ConfigDict) -> Verified:
             findings += found
             bar.advance(note=case.name)
     unusable = {finding.case for finding in findings if finding.fatal}
-    of_cases, of_all = _check_contents([case for case in cases if case.name not in unusable], last)
+    usable = [case for case in cases if case.name not in unusable]
+    of_cases, of_all = _check_contents(usable, last)
+    of_all += [] if unplanned else check_stages(stages, usable)
     findings = sorted(findings + of_cases, key=lambda finding: natural(finding.case)) + of_all + unplanned
     with progress("verifying patch sets", len(stages)) as bar:
         for stage in stages:
@@ -76,6 +81,20 @@ def verify(config: ConfigDict) -> Verified:
             bar.advance(note=stage.name)
     names = tuple(case.name for case in cases) + tuple(item.name for item in incomplete)
     return Verified(config.name, last.data.source, last.data.root, names, tuple(findings))
+
+
+def check_stages(stages: Sequence[ConfigDict], cases: Sequence[Case]) -> list[Finding]:
+    """Which stages cannot be trained on `cases`, too few or without what is to be found."""
+    findings = []
+    for stage in stages if cases else ():
+        try:
+            reason, remedy = lacking(stage, cases, fingerprints(cases, stage)), "add cases that have some"
+        except UserError as error:
+            reason, _, remedy = str(error).rpartition("; ")
+        if reason:
+            remedy = f"nothing unless you train on these cases: {remedy}"
+            findings.append(Finding(f"stage {stage.stage}", "training", reason, remedy))
+    return findings
 
 
 def check_patches(stage: ConfigDict) -> list[Finding]:
@@ -101,8 +120,8 @@ def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
     """The recipe as it is trained; where it cannot be planned, with what it needs for its files to be read, and why."""
     try:
         return plan(config), []
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, UserError) as error:
+        reason = " ".join(explain(error).split())
     config = config.copy_and_resolve_references()
     files = layouts.files_below(pathlib.Path(config.data.root).expanduser())
     described = [path for path in files if path.name == "dataset.json"]
@@ -145,13 +164,15 @@ def _check_contents(cases: Sequence[Case], config: ConfigDict) -> tuple[list[Fin
     """Scans that are there twice; and whether 3DIRCADb, which is to be external, is among those of LiTS."""
     external: list[Case] = []
     if config.data.source in ("lits", "decathlon"):
-        with contextlib.suppress(ValueError):  # two copies of one of its patients: not this recipe's cases
+        with contextlib.suppress(UserError):  # two copies of one of its patients: not this recipe's cases
             external, _ = layouts.scan("ircadb", pathlib.Path(config.data.root).expanduser(), ("ct",))
     try:
         contents = {name: found.content for name, found in fingerprints([*cases, *external], config).items()}
-    except (OSError, RuntimeError) as error:
+    except (OSError, UserError) as error:
         remedy = "free memory, or read fewer at a time (--config.data.workers=1)"
-        return [], [Finding("all", "copies", f"scans that are there twice were not looked for: {error}", remedy)]
+        return [], [
+            Finding("all", "copies", f"scans that are there twice were not looked for: {explain(error)}", remedy)
+        ]
     findings, first = [], {}
     for case in cases:
         original = first.setdefault(contents[case.name], case) if contents[case.name] else case

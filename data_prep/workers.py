@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 from ml_collections import ConfigDict
 
+from raunet_jax.progress import DEBUG, log_to_stderr
+
 GIBIBYTES_A_WORKER = 4  # what a worker takes at most for a 512 x 512 x 1000 scan
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -44,6 +46,8 @@ def workers(config: ConfigDict, jobs: int) -> Iterator[ProcessPoolExecutor]:
 def _follow_parent() -> None:
     """End with the parent even when it is killed, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get(DEBUG):
+        log_to_stderr()
     parent = multiprocessing.parent_process()
 
     def watch():

@@ -8,9 +8,12 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from raunet_jax import disk
 from raunet_jax.errors import FileError, NotFound
 from raunet_jax.names import is_hidden
 from raunet_jax.shapes import misfit
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a cell that begins so is computed
 
 
 @contextlib.contextmanager
@@ -21,10 +24,14 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    disk.remove_stale(path.parent.absolute())
+    temporary = disk.temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        disk.name_file(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -125,7 +132,8 @@ def read_json_lines(path: str | os.PathLike, remedy: str, shape: Any = dict) -> 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[str] = ()) -> None:
     """Write a line a row under the names of all rows' fields: those of `first`, then the others as they come.
 
-    What a row does not have, or has as None, is left empty.
+    What a row does not have, or has as None, is left empty. Text that a spreadsheet would take for a formula has an
+    apostrophe before it, by which spreadsheets show it as the text that it is.
     """
     columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
     with (
@@ -133,5 +141,15 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], first: Sequence[
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: _as_text(name) for name in columns})
+        writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

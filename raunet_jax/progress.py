@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 
 log = logging.getLogger("raunet_jax")
 PLAIN_LINE_SECONDS = 15.0
+DEBUG = "RAUNET_JAX_DEBUG"  # environment variable: whether tracebacks are shown
 
 
 class _Plain:
@@ -70,5 +72,5 @@ def log_to_stderr() -> None:
     """Show what the package says, on standard error. Programs call it; the package itself never does."""
     if not any(isinstance(handler, _StandardError) for handler in log.handlers):
         log.addHandler(_StandardError())
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if os.environ.get(DEBUG) else logging.INFO)
     log.propagate = False

@@ -6,13 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
-from jax.errors import JaxRuntimeError
+from raunet_jax.failures import bare, explain
 
-from raunet_jax.errors import UserError
-
-# They end one case, not the run. Jax: out of device memory.
-CASE_ERRORS = (OSError, MemoryError, JaxRuntimeError, UserError)
-READ_ERRORS = (*CASE_ERRORS, ValueError)  # a file may hold anything; anywhere else a ValueError is a mistake of ours
 LARGE_VOXELS = 100_000_000  # beside the work on a case of more none is read or written
 
 Saving = Callable[[], contextlib.AbstractContextManager[None]]
@@ -31,23 +26,23 @@ def pipeline(
         read: case -> what it holds; called in a thread, one case ahead.
         work: (case, what it holds) -> result; called in this thread.
         finish: (case, outcome, saving); called in a thread, one case behind, for every case. `outcome.result()` returns
-            the result, or raises the one of READ_ERRORS that `read`, or of CASE_ERRORS that `work` raised. Every file
-            is to be written within `with saving():`, so that Ctrl-C waits for the end of that file, and no other is
-            started. See `keep_result`.
+            the result, or raises what `read` or `work` raised: it as it is where a user's files or machine can cause
+            it, else a Mistake. Every file is to be written within `with saving():`, so that Ctrl-C waits for the end of
+            that file, and no other is started. See `keep_result`.
         voxels: how many there are in what a case holds; see LARGE_VOXELS.
 
-    Any other error of `read` or `work`, once the case before is finished, and any that `finish` raises end the run.
+    An interrupt, and an error that `finish` raises, end the run.
     """
     gate = _Gate()
     reading = finishing = None
     try:
         for index, case in enumerate(cases):
-            outcome, reading = reading or _start(read, case), None
+            outcome, reading = reading or _start(read, case, tidy=bare), None
             large = _succeeded(outcome) and voxels(outcome.result()) > LARGE_VOXELS
             if large and finishing:
                 finishing.result()
             if not large and index + 1 < len(cases):
-                reading = _start(read, cases[index + 1])
+                reading = _start(read, cases[index + 1], tidy=bare)
             if _succeeded(outcome):
                 outcome = _outcome(work, case, outcome.result())
             if finishing:
@@ -71,13 +66,11 @@ def pipeline(
 def keep_result(outcome: Future, keep: Callable[[Any], None]) -> str:
     """`keep` what became of a case of `pipeline`; "" or, where it failed or could not be kept, the reason."""
     try:
-        result = outcome.result()
-    except READ_ERRORS as error:
-        return str(error) or type(error).__name__
-    try:
-        keep(result)
-    except CASE_ERRORS as error:
-        return str(error) or type(error).__name__
+        keep(outcome.result())
+    except CancelledError:  # of `saving`
+        raise
+    except Exception as error:  # of whatever kind: it is this case's, and the others go on
+        return explain(error)
     return ""
 
 
@@ -100,36 +93,30 @@ class _Gate:
             return
 
 
-def _start(function: Callable, *arguments) -> Future:
+def _start(function: Callable, *arguments, tidy: Callable = lambda error: error) -> Future:
     """Call `function` in a thread that does not keep the process from ending, as those of an executor would."""
     future = Future()
-    threading.Thread(target=_call, args=(future, BaseException, function, *arguments), daemon=True).start()
+    threading.Thread(target=_call, args=(future, BaseException, tidy, function, *arguments), daemon=True).start()
     return future
 
 
-def _call(future: Future, kept: type | tuple[type, ...], function: Callable, *arguments) -> None:
-    """Let `future` have the result of `function`, or an error of the kinds `kept`; others are raised."""
+def _call(future: Future, kept: type, tidy: Callable, function: Callable, *arguments) -> None:
+    """Let `future` have the result of `function`, or what `tidy` makes of an error of `kept`; others are raised."""
     try:
         future.set_result(function(*arguments))
     except kept as error:
-        future.set_exception(_bare(error) if isinstance(error, READ_ERRORS) else error)
+        future.set_exception(tidy(error) if isinstance(error, Exception) else error)
 
 
 def _outcome(work: Callable, case: Any, held: Any) -> Future:
     outcome = Future()
-    _call(outcome, CASE_ERRORS, work, case, held)
+    _call(outcome, Exception, bare, work, case, held)
     return outcome
 
 
-def _bare(error: Exception) -> Exception:
-    """The error without the frames that it came through, which hold a volume and its maps."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
-
-
 def _succeeded(outcome: Future) -> bool:
-    """Wait for it; False for one of READ_ERRORS, any other is raised."""
+    """Wait for it; False for an error, and what is none of the kind Exception is raised."""
     error = outcome.exception()
-    if error is not None and not isinstance(error, READ_ERRORS):
+    if error is not None and not isinstance(error, Exception):
         raise error
     return error is None

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
@@ -197,6 +197,15 @@ def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     if not is_cascade(config):
         return {config.stage: config}
     return {name: config.stages[name] for name in stage_names() if name in config.stages}
+
+
+def with_stages(config: ConfigDict, names: Collection[str]) -> ConfigDict:
+    """A copy of a cascade's recipe that has only the stages `names`."""
+    config = config.copy_and_resolve_references()
+    with config.stages.unlocked():
+        for name in set(config.stages) - set(names):
+            del config.stages[name]
+    return config
 
 
 def last_stage(config: ConfigDict) -> ConfigDict:

@@ -16,6 +16,26 @@ class Stopped(Exception):
         self.exit_status = 128 + signum
 
 
+class Terminated(KeyboardInterrupt):
+    """A SIGTERM, where it is to be treated as Ctrl-C is."""
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt and SIGTERM Terminated, so that temporary files go; a second one ends at once."""
+
+    def handle(signum, _):
+        signal.signal(signum, signal.SIG_DFL)
+        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 class StopRequest:
     """False until a signal has been caught; then `signum` says which."""
 

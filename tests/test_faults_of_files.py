@@ -189,7 +189,11 @@ def test_a_fault_with_a_repair_does_not_end_the_search_for_others(tmp_path, repa
     [
         (MemoryError(), "too large for the memory", "--config.data.workers=1"),
         (OSError(5, "Input/output error"), r"cannot be read \(.*Input/output error\)", "copy it again"),
-        (KeyError("pixels"), r"cannot be read \(KeyError: 'pixels'\)", "export or download it again"),
+        (
+            KeyError("pixels"),
+            r"a mistake of raunet_jax: KeyError: 'pixels' \(data_prep/faults.py:",
+            "leave the case out",
+        ),
     ],
 )
 def test_whatever_a_reader_raises_is_a_finding(data, monkeypatch, error, value, remedy):

@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read_now_stops_no_other_and_is_tried_again(tmp_pa
 
     monkeypatch.setattr(module.case_reading, "read_image", out_of_memory)
     first = fingerprints(find_cases(config), config)
-    assert first["volume-0"] == ("unreadable", None) and first["volume-1"].content
+    assert first["volume-0"] == ("unreadable", None, None) and first["volume-1"].content
     monkeypatch.setattr(module.case_reading, "read_image", real)
     again = fingerprints(find_cases(config), config)
     assert again["volume-0"].content and again["volume-1"] == first["volume-1"]

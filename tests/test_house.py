@@ -9,8 +9,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-HALL = "tasks run_folder names signals recipe files shapes digests progress startup read_ahead".split()
-HALL += ["checkpoints", "saved_checkpoint"]
+HALL = "tasks run_folder names signals recipe files shapes digests progress startup read_ahead checkpoints".split()
+HALL += "saved_checkpoint failures locks disk recipe_ranges".split()
 MAY_IMPORT = {  # room -> the rooms below it; every room may import itself, and `errors`
     "errors": "",
     "configs": "",

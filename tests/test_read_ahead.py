@@ -1,13 +1,15 @@
 """Cases in turn: the next is read and the last finished meanwhile, in order, and no error or interrupt is lost."""
 
+import errno
 import threading
+from concurrent.futures import CancelledError, Future
 
 import numpy as np
 import pytest
 
 from raunet_jax import read_ahead
 from raunet_jax.errors import UserError
-from raunet_jax.read_ahead import pipeline
+from raunet_jax.read_ahead import keep_result, pipeline
 
 WAIT_S = 10  # for what must happen; a test that comes to wait as long fails
 
@@ -103,7 +105,7 @@ def test_a_large_case_has_the_memory_to_itself(log, monkeypatch):
     assert places["read", "c"] < places["finished", "b"]
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), MemoryError(), UserError("of this scan's")])
+@pytest.mark.parametrize("error", [OSError("gone"), MemoryError(), UserError("odd")])
 def test_a_case_that_fails_is_finished_in_its_turn_with_its_error(log, error):
     results = []
 
@@ -123,28 +125,49 @@ def test_a_case_that_fails_is_finished_in_its_turn_with_its_error(log, error):
     assert ("work", "a") not in log.events
 
 
-def test_a_value_that_a_file_should_not_hold_ends_its_case_alone(log):
-    def read(case):
-        if case == "b":
-            raise ValueError("odd")
-        return case
-
-    results = []
-    run(log, "abc", read=read, finish=lambda case, outcome, _: results.append(outcome.exception() or case))
-    assert results[::2] == ["a", "c"] and str(results[1]) == "odd"
-
-
-@pytest.mark.parametrize(
-    ("stage", "error"),
-    [("read", TypeError), *((stage, error) for stage in ("work", "finish") for error in (TypeError, ValueError))],
-)
-def test_a_mistake_ends_the_run_once_the_case_before_is_finished(log, stage, error):
+@pytest.mark.parametrize("stage", ["read", "work"])
+def test_a_mistake_of_ours_ends_its_case_alone_and_says_whose_it_is(log, stage):
     def wrong(case, *_):
         if case == "b":
-            raise error("a mistake")
+            raise KeyError("depth")
+        return case
 
-    with pytest.raises(error, match="a mistake"):
-        run(log, "abc", **{stage: wrong})
+    reasons = {}
+    run(
+        log,
+        "abc",
+        finish=lambda case, outcome, _: reasons.update({case: keep_result(outcome, lambda _: None)}),
+        **{stage: wrong},
+    )
+    assert reasons["a"] == reasons["c"] == ""
+    assert reasons["b"].startswith("a mistake of raunet_jax: KeyError: 'depth'")
+
+
+def test_a_mistake_in_keeping_a_case_is_its_reason_and_an_interrupt_is_none():
+    outcome = Future()
+    outcome.set_result(3)
+
+    def fail(error):
+        def keep(_):
+            raise error
+
+        return keep
+
+    assert keep_result(outcome, fail(ZeroDivisionError("no"))).startswith("a mistake of raunet_jax: ZeroDivisionError")
+    full = keep_result(outcome, fail(OSError(errno.ENOSPC, "No space left on device", "/disk/a_seg.nii.gz")))
+    assert full.startswith("/disk/a_seg.nii.gz: the disk is full (No space left on device); free some space")
+    with pytest.raises(CancelledError):
+        keep_result(outcome, fail(CancelledError()))
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, OSError])
+def test_an_error_in_finishing_ends_the_run_once_the_case_before_is_finished(log, error):
+    def wrong(case, *_):
+        if case == "b":
+            raise error("broken")
+
+    with pytest.raises(error, match="broken"):
+        run(log, "abc", finish=wrong)
     assert ("finished", "a") in log.events
     assert not {("finished", "b"), ("finished", "c")} & set(log.events)
 

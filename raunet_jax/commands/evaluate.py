@@ -17,6 +17,7 @@ from raunet_jax.commands import report
 from raunet_jax.commands.held_out import HeldOut, contents_of, held_out
 from raunet_jax.commands.request import Request
 from raunet_jax.commands.score_tables import print_tables
+from raunet_jax.disk import check_writable
 from raunet_jax.errors import UserError
 from raunet_jax.files import write_json
 from raunet_jax.imaging.checks import admit
@@ -36,6 +37,7 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     output = pathlib.Path(request.output).expanduser() if request.output else request.run
+    check_writable(output, "--output" if request.output else "--workdir")
     summary, failed = evaluate(request.planned_recipe(), request.run, output, request.uncertainty)
     print_tables(summary, Console())
     print(f"scores: {RunFolder(output).scores}")

@@ -6,9 +6,11 @@ import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from raunet_jax import tasks
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.commands.prediction_summary import PredictionSummary
 from raunet_jax.commands.request import Request, UsageError
+from raunet_jax.disk import check_writable
 from raunet_jax.errors import UserError
 from raunet_jax.imaging.archives import Unpacked
 from raunet_jax.imaging.checks import admit
@@ -26,18 +28,30 @@ log = logging.getLogger("raunet_jax")
 def run(request: Request) -> int:
     inputs = [pathlib.Path(path) for path in request.needed("input")]
     output = pathlib.Path(request.needed("output"))
+    check_writable(output, "--output")
     models = load_cascade(request.run, request.config)
     if needs_reference_liver(models):
         raise UsageError(
             f"{request.run} has stage {', '.join(models)} alone, which looks inside a liver that nobody has segmented; "
             "predict with the run of a whole cascade (--config=configs/liver.py)"
         )
+    _say_what_is_not_looked_for(models)
     maps = {"probabilities": request.probabilities, "uncertainty": request.uncertainty}
     summary = predict(models, inputs, output, **maps, series=request.series)
     print(f"{len(summary['cases'])} segmented, {len(summary['failed'])} failed; look at {output / 'index.html'}")
     for failure in summary["failed"]:
         log.warning(f"failed: {failure['input']}: {failure['reason']}")
     return 1 if summary["failed"] or not summary["cases"] else 0
+
+
+def _say_what_is_not_looked_for(models: Mapping[str, StageModel]) -> None:
+    last = last_model(models).config.stage
+    missing = [name for name in tasks.task_of(last).stages if name not in models]
+    sought = {tasks.stage_of(name).structure for name in models}
+    structures = [tasks.stage_of(name).structure for name in missing]
+    unknown = [name for name in dict.fromkeys(structures) if name not in sought]
+    if unknown:
+        log.warning(f"this run has no stage {', '.join(missing)}: it finds no {', '.join(unknown)}, and says of none")
 
 
 def predict(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from raunet_jax import recipe, tasks
+from raunet_jax import recipe, recipe_ranges, tasks
 from raunet_jax.errors import UserError
 from raunet_jax.run_folder import RunFolder
 
@@ -31,6 +31,11 @@ class Request:
     json: bool = False
     series: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Raise UserError for a value that a field of the recipe cannot have."""
+        if self.config is not None:
+            recipe_ranges.check(self.config)
+
     @property
     def run(self) -> pathlib.Path:
         return self.workdir or pathlib.Path("runs") / self.recipe.name
@@ -42,7 +47,9 @@ class Request:
             return self.config
         if self.workdir is None:
             raise UsageError("name a recipe, such as --config=configs/demo.py, or a run folder with --workdir")
-        return RunFolder(self.workdir).load_recipe()
+        config = RunFolder(self.workdir).load_recipe()
+        recipe_ranges.check(config)
+        return config
 
     def planned_recipe(self) -> ConfigDict:
         """The recipe, with what it may leave open worked out from the scans."""

@@ -4,6 +4,7 @@ A recipe says by which rule, and with data.foreground which labels of the masks 
 """
 
 import logging
+import pathlib
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.console import Console
 from raunet_jax import recipe, scores
 from raunet_jax.commands.request import Request
 from raunet_jax.commands.score_tables import print_tables
+from raunet_jax.disk import check_writable
 from raunet_jax.tasks import TASKS, stage_of, task_of
 
 log = logging.getLogger("raunet_jax")
@@ -18,6 +20,7 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     output = request.needed("output")
+    check_writable(pathlib.Path(output).parent, "--output")
     folders = request.needed("prediction"), request.needed("reference")
     summary, problems = scores.score_folders(*folders, output, **_how(request.config))
     print_tables(summary, Console())

@@ -1,17 +1,22 @@
 """Trains every fold of every stage of a recipe; a cascade is then evaluated."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
+from typing import NoReturn
 
 from ml_collections import ConfigDict
 
 from data_prep import patch_dataset
-from raunet_jax import files, recipe
+from raunet_jax import files, locks, recipe, recipe_ranges
+from raunet_jax.commands.prepare import trainable
 from raunet_jax.commands.request import Request, UsageError
+from raunet_jax.disk import check_writable
 from raunet_jax.imaging.geometry import Box
 from raunet_jax.inference.models import check_inference
-from raunet_jax.run_folder import RunFolder, check_same_recipe
+from raunet_jax.networks.raunet import make_network
+from raunet_jax.run_folder import RunError, RunFolder, check_same_recipe
 from raunet_jax.signals import catch_signals
 from raunet_jax.training import augmentation, loop, parallel_folds
 
@@ -19,20 +24,33 @@ log = logging.getLogger("raunet_jax")
 
 
 def run(request: Request) -> int:
-    """Case failures along the way make the exit status 1."""
+    """Exit status 1 where a case failed along the way, or a stage has nothing to be trained on."""
     config, run = request.planned_recipe(), RunFolder(request.run)
-    stages = recipe.stages_of(config)
     _check(config, run)
+    check_writable(run.path, "--workdir")
+    with locks.alone(run.path, lambda holder: _refuse(run, holder)):
+        return _train(config, run, request)
+
+
+def _refuse(run: RunFolder, holder: str) -> NoReturn:
+    raise RunError(f"{run.path}: {holder} is training in this run folder; wait for its end, or name another --workdir")
+
+
+def _train(config: ConfigDict, run: RunFolder, request: Request) -> int:
+    config, left_out = trainable(config)
+    stages = recipe.stages_of(config)
     if any(stage.folds_at_once > 1 for stage in stages.values()):
         # the folds' processes need the memory that this one would keep for itself from JAX's start on
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     failed: list[str] = []
     for name, stage in stages.items():
         failed += _train_stage(config, run, name, stage)
-    status = _finish(config, request)
+    status = _finish(config, dataclasses.replace(request, config=config))
     for line in dict.fromkeys(failed):
         log.warning(f"not trained on {line}")
-    return 1 if failed else status
+    for line in left_out:
+        log.warning(line)
+    return 1 if failed or left_out else status
 
 
 def _check(config: ConfigDict, run: RunFolder) -> None:
@@ -42,12 +60,14 @@ def _check(config: ConfigDict, run: RunFolder) -> None:
         RunError: a fold of a stage was started with another recipe.
         ValueError: a field of a stage's recipe does not fit.
     """
+    recipe_ranges.check_folds(config)
     for name, stage in recipe.stages_of(config).items():
         folder = run.stages(config)[name]
         for fold in map(folder.fold, stage.folds):
             if fold.recipe.is_file():
                 check_same_recipe(fold.path, recipe.load(fold.recipe), stage)
         augmentation.from_recipe(stage)
+        make_network(stage)
         check_inference(stage)
         _check_liver_source(config, stage)
 

@@ -42,8 +42,8 @@ def write_case(
         saving: held around the writing of each file, see `read_ahead.pipeline`.
 
     Returns:
-        "case", "images", "channels", "series", "box" {"start", "stop"} (z, y, x) or None, "warnings", "plausibility", the
-        values of `plausibility.judge`, and "lesions", those of `lesion_table.lesions_of`.
+        "case", "images", "channels", "series", "box" {"start", "stop"} (z, y, x) or None, "warnings", "plausibility",
+        the values of `plausibility.judge`, and "lesions", those of `lesion_table.lesions_of`.
 
     Raises:
         OSError: a file cannot be written.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import bounding_box
 from raunet_jax.scores.lesions import score_lesions
 from raunet_jax.scores.overlap import count, overlap_scores
@@ -115,16 +116,16 @@ def summarize_liver(cases: Sequence[dict]) -> dict:
 
 def _check(prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> None:
     if prediction.shape != reference.shape or prediction.ndim != 3:
-        raise ValueError(
+        raise UserError(
             f"prediction has shape {prediction.shape} and reference {reference.shape}; both must be the same (z, y, x)"
         )
     if not all(math.isfinite(step) and step > 0 for step in spacing_mm):
-        raise ValueError(f"spacing_mm is {tuple(spacing_mm)}; every step must be a positive number of mm")
+        raise UserError(f"spacing_mm is {tuple(spacing_mm)}; every step must be a positive number of mm")
     for name, labels in (("prediction", prediction), ("reference", reference)):
         if labels.dtype.kind not in "iu":
-            raise ValueError(f"{name} holds {labels.dtype}, not whole-number labels; threshold or round it first")
+            raise UserError(f"{name} holds {labels.dtype}, not whole-number labels; threshold or round it first")
         if labels.size and (labels.min() < 0 or labels.max() > 2):
-            raise ValueError(
+            raise UserError(
                 f"{name} holds labels {labels.min()} to {labels.max()}; liver masks hold 0 background, 1 liver, 2 tumor"
             )
 

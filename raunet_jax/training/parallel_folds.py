@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import absl.logging
 
+from raunet_jax.failures import exit_status, explain
 from raunet_jax.progress import log_to_stderr
 from raunet_jax.run_folder import RunError, RunFolder
 from raunet_jax.signals import Stopped, StopRequest, catch_signals
@@ -48,7 +49,7 @@ def train_folds(
             if status:
                 failed[fold] = f"exit status {status}"
         except Exception as error:  # of whatever kind: one that leaves a thread is lost
-            failed[fold] = f"{type(error).__name__}: {error}"
+            failed[fold] = explain(error)
             log.error(f"error: fold {fold}: {failed[fold]}")
         finally:
             free.put(device)
@@ -138,9 +139,9 @@ def main(arguments: Sequence[str]) -> int:
             loop.train_fold(run.load_recipe(), patch_set, run.fold(fold).path, fold, stop)
         except Stopped as stopped:
             return stopped.exit_status
-        except (OSError, ValueError, RuntimeError) as error:
-            log.error(f"error: fold {fold}: {error}")
-            return 1
+        except Exception as error:
+            log.error(f"error: fold {fold}: {explain(error)}")
+            return exit_status(error)
     return 0
 
 

@@ -1,0 +1,50 @@
+"""A folder that one process at a time may write in."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import pathlib
+import socket
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger("raunet_jax")
+
+LOCK = ".lock"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path, taken: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made; the system drops the lock when its holder dies.
+
+    Args:
+        taken: called with "process 17 on HOST", the holder, where another process has the lock: it raises, or returns
+            for this process to wait.
+
+    A file system that has no locks is used without, and this is said.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8", errors="replace") as file:
+        try:
+            _take(file, taken)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            log.warning(
+                f"{folder}: this disk has no locks ({error.strerror}); see to it that no other process writes there"
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def _take(file, taken: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        taken(file.readline().strip() or "another process")
+        fcntl.flock(file, fcntl.LOCK_EX)
