@@ -1,7 +1,8 @@
 """Odd inputs, as hospitals, converters and public data sets leave them: each has the outcome that is wanted of it.
 
-The inputs are written by programs: those of shared/cases beside the checkout, where it is there, and of `writers`. Each row of `ROWS` says by which command an input is tried, what of it must be segmented as the plain scan is, and what
-must be named in what is said (standard error, summary and its warnings).
+The inputs are written by programs: those of shared/cases beside the checkout, where it is there, and of `writers`.
+`input_rows.ROWS` says by which command each is tried, what of it must be segmented as the plain scan is, and what must
+be named in what is said (standard error, summary and its warnings).
 """
 
 import json
