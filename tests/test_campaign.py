@@ -10,7 +10,7 @@ from tests.campaign import contents, damage, geometry, inputs, kills, resources
 from tests.campaign.input_rows import ROWS
 from tests.campaign.outcome import Outcome
 from tests.campaign.processes import Done
-from tests.campaign.world import MODES, World
+from tests.campaign.world import MODES, Undisturbed, World
 from tests.campaign.writers import ODD
 
 
@@ -85,17 +85,19 @@ def test_a_file_left_over_one_missing_and_one_changed_are_told(tmp_path):
     assert told == "missing: a/y.csv; left over: a/.77.z.nii.gz; other content: a/x.json"
 
 
-def judge(tmp_path, said, status, kind="scan .nii.gz", mode="predict .nii.gz", how="flip", expected=None):
+def judge(tmp_path, said, status, kind="scan .nii.gz", mode="predict .nii.gz", how="flip"):
     path = tmp_path / damage.KINDS[kind].files
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = Done(status, said)
-    return damage._judge("", damage.KINDS[kind], MODES[mode], how, path, done, expected or {"a": "1"}, tmp_path)
+    done, usual = Done(status, said), Undisturbed({"a": "1"}, 1.0, "exact 1 done")
+    return damage._judge("", damage.KINDS[kind], MODES[mode], how, path, done, usual, tmp_path)
 
 
 def test_damage_that_nobody_names_is_a_failure(tmp_path):
     assert judge(tmp_path, "error: something is wrong", 1).failure.startswith("exit status 1, and no word of the file")
     assert judge(tmp_path, "error: exact.nii.gz: the gzip ends early", 1) == Outcome("")
-    assert judge(tmp_path, "all is well", 0).failure.startswith("another result without a word")
+    assert judge(tmp_path, "predict: 1/1  exact  0 s, 0 s left\nexact 7 done", 0).failure.startswith(
+        "another result without a word"
+    )
     assert judge(tmp_path, "warning: exact.nii.gz is doubtful", 0) == Outcome("")
     unsealed = {"kind": "metrics.jsonl", "mode": "report small"}
     assert judge(tmp_path, "", 0, how="flip", **unsealed).note == "unseen"
@@ -142,4 +144,4 @@ def test_a_scan_that_is_not_segmented_or_warned_of_is_seen(tmp_path):
     case = {"case": "plus1024", "input": str(tmp_path / "case" / "plus1024.nii.gz"), "mask": "", "warnings": []}
     (tmp_path / "masks" / "summary.json").write_text(json.dumps({"cases": [case], "failed": []}))
     told = inputs._judge(row, Done(0, ""), tmp_path, None)
-    assert "plus1024 is not named" in told and "plus1024.nii.gz is segmented without a warning" in told
+    assert "nothing is said of" in told and "plus1024.nii.gz is segmented without a warning" in told

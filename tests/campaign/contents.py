@@ -14,6 +14,8 @@ TIMES = {"seconds", "patches_per_second", "stages", "time", "when"}  # fields th
 STEP = re.compile(r"checkpoints/\d+/.")  # Orbax names the files of a checkpoint anew each time
 EVENTS = re.compile(r"events\.out\.tfevents.*")
 PROGRESS = re.compile(r"\d+/\d+ .* s left$|the first step took")
+_TOTAL = re.compile(r"^\d+ segmented, \d+ failed")
+_NUMBER = re.compile(r"[\d.]+")
 TOOK = re.compile(r", [\d.]+ s\b")
 NAMES_ONLY = (".png", ".html", ".lock")  # pictures hold fonts and times; that they are there is compared
 
@@ -47,6 +49,13 @@ def digest_of_files(place: pathlib.Path, folders: Iterable[str]) -> dict[str, st
     """{path below `place`: SHA-256 of its bytes}: what a command may not change."""
     paths = (path for folder in folders for path in sorted((place / folder).rglob("*")) if path.is_file())
     return {path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def said_beside(said: str, usual: str = "") -> str:
+    """What a command said in lines of its own, without those of its progress and of `usual`, whatever their numbers."""
+    known = {_NUMBER.sub("", line) for line in usual.splitlines()}
+    lines = (line for line in said.splitlines() if not (PROGRESS.search(line) or _TOTAL.search(line)))
+    return "\n".join(line for line in lines if _NUMBER.sub("", line) not in known)
 
 
 def without_times(said: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from tests.campaign import contents
 from tests.campaign.outcome import Outcome
 from tests.campaign.processes import Done
-from tests.campaign.world import MODES, Mode, World, left
+from tests.campaign.world import MODES, Mode, Undisturbed, World, left
 
 FULL = 640
 
@@ -28,17 +28,19 @@ class Kind:
         files: pattern below the world's folder.
         modes: that read them.
         sealed: whether what they hold is protected by a checksum, ours or the format's.
+        unseen: damages after which a file without one is as good as any.
     """
 
     files: str
     modes: tuple[str, ...]
     sealed: bool = False
+    unseen: tuple[str, ...] = ("flip", "swap", "truncate")  # lines of JSON may be cut between lines
 
 
 KINDS = {
     "scan .nii.gz": Kind("exact.nii.gz", ("predict .nii.gz",), sealed=True),
     "scan .nii": Kind("exact.nii", ("predict .nii",)),
-    "slice": Kind("series/IM00*.dcm", ("predict a series",)),
+    "slice": Kind("series/IM000[2-9].dcm", ("predict a series",)),
     "training scan": Kind("lits/volume-0.nii.gz", ("verify", "prepare"), sealed=True),
     "training mask": Kind("lits/segmentation-0.nii.gz", ("verify", "prepare"), sealed=True),
     "mask to score": Kind("masks/segmentation-0.nii.gz", ("score",), sealed=True),
@@ -48,7 +50,11 @@ KINDS = {
     "small checkpoint": Kind("small/fold_0/checkpoints/**/*", ("inspect small", "train on"), sealed=True),
     "config.json": Kind("small/**/config.json", ("inspect small", "report small", "train on")),
     "split.json": Kind("small/split.json", ("train on", "report small")),
-    "metrics.jsonl": Kind("small/fold_0/metrics.jsonl", ("inspect small", "report small", "train on")),
+    "metrics.jsonl": Kind(
+        "small/fold_0/metrics.jsonl",
+        ("inspect small", "report small", "train on"),
+        unseen=("flip", "swap", "truncate", "empty", "delete"),
+    ),
     "summary.json": Kind("before/summary.json", ("predict again",)),
     "shard": Kind("prepared/*/*/*/*.array_record*", ("verify", "prepare again", "train"), sealed=True),
     "description of a patch set": Kind("prepared/*/*/*/*.json*", ("verify", "prepare again", "train")),
@@ -61,7 +67,6 @@ KINDS = {
     "evaluated mask": Kind("run/evaluation/*_seg.nii.gz", ("report",), sealed=True),
 }
 DAMAGES = "flip", "truncate", "empty", "delete", "swap", "random", "[]", "null", "{}"
-UNSEEN = "flip", "swap", "truncate"  # what a file without a checksum may not show: lines of JSON are cut between lines
 OTHERS = {".json": b'{"0": {"a": 1}}', ".jsonl": b'{"step": 1}\n', ".dcm": None, ".gz": None, ".nii": None}
 
 
@@ -76,7 +81,7 @@ def damage(
 ) -> Outcome:
     """Damage a file of the kind `name` and let a mode read it."""
     kind, mode = KINDS[name], MODES[mode_name]
-    expected, _ = world.undisturbed(mode_name, scratch)
+    expected = world.undisturbed(mode_name, scratch)
     world.begin(mode, scratch)
     files = sorted(path for path in scratch.glob(kind.files) if path.is_file())
     path = files[rng.integers(len(files))]
@@ -91,15 +96,22 @@ def damage(
 
 
 def _judge(
-    what: str, kind: Kind, mode: Mode, how: str, path: pathlib.Path, done: Done, expected: dict, place: pathlib.Path
+    what: str,
+    kind: Kind,
+    mode: Mode,
+    how: str,
+    path: pathlib.Path,
+    done: Done,
+    expected: Undisturbed,
+    place: pathlib.Path,
 ) -> Outcome:
-    named = _names(done, path, place)
+    named = _names(contents.said_beside(done.said, expected.said), path, place)
     if done.status:
         return Outcome(what, "" if named else f"exit status {done.status}, and no word of the file: {done.tail}")
-    apart = contents.differences(expected, left(mode, place, done))
+    apart = contents.differences(expected.left, left(mode, place, done))
     if not apart or named:
         return Outcome(what)
-    if kind.sealed or how not in UNSEEN:
+    if kind.sealed or how not in kind.unseen:
         return Outcome(what, f"another result without a word: {apart}")
     if path.suffix == ".nii":
         apart = _off_the_grid(path, place / mode.compares[0] / f"{path.stem}_seg.nii.gz")
@@ -107,7 +119,7 @@ def _judge(
     return Outcome(what, note="unseen")
 
 
-def _names(done: Done, path: pathlib.Path, place: pathlib.Path) -> bool:
+def _names(said: str, path: pathlib.Path, place: pathlib.Path) -> bool:
     """Whether what was said names the file, its case, or a folder that it lies in (not all of the world)."""
     parts = path.relative_to(place).parts
     folders = ["/".join(parts[:length]) for length in range(2, len(parts))]
@@ -117,8 +129,8 @@ def _names(done: Done, path: pathlib.Path, place: pathlib.Path) -> bool:
     if parts[0] in ("series", "before", "custom"):
         named.append(parts[0])
     # a wrapped line of a table or a sentence may break a name
-    said = done.said.replace("\n", "")
-    return any(name in done.said or name in said for name in named)
+    joined = said.replace("\n", "")
+    return any(name in said or name in joined for name in named)
 
 
 def _spoil(path: pathlib.Path, how: str, files: list[pathlib.Path], rng: np.random.Generator) -> str:

@@ -8,6 +8,10 @@ LIVER, CUSTOM, BRATS = (f"--config={REPOSITORY}/configs/{name}.py" for name in (
 PREPARED = "--config.data.prepared=prepared"
 
 
+OF_VALUES = "HU|[Rr]escale|intensit|values|number a voxel"  # words of a sentence about a scan's values
+OF_SIZES = "mm|spacing|size|units|form|affine|pixdim"
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """An input and what is wanted of it.
@@ -18,8 +22,8 @@ class Row:
         status: whether the exit status is to be 0; None: either.
         masks: end of the path of each scan that must be segmented as the plain one is.
         either: the same, or it is named in what is said: refused, or segmented with a warning.
-        named: what must be in what is said, or in a warning.
-        silent: end of the path of what may be segmented with a warning only.
+        named: patterns of what must be in a line of what is said, or in a warning.
+        silent: end of the path of what may be segmented only with a warning of its values.
         count: how many masks there are to be.
         before: commands that go before it.
         stand_in: see `entry.stand_ins`.
@@ -41,6 +45,11 @@ class Row:
 
 def predict(path: str = "case") -> tuple[str, ...]:
     return ("--mode=predict", "--workdir=none", f"--input={path}", "--output=masks")
+
+
+def _of(words: str, *names: str) -> tuple[str, ...]:
+    """Patterns of lines that name a scan and use one of the words."""
+    return tuple(rf"\b{name}\b.*({words})" for name in names)
 
 
 def verify(recipe: str, root: str, *fields: str, mode: str = "verify") -> tuple[str, ...]:
@@ -69,7 +78,7 @@ ROWS = (
         "11",
         predict(),
         either=("no_instance_number", "no_spacing", "no_modality"),
-        named=("no_rescale", "empty_rescale"),
+        named=_of(OF_VALUES, "no_rescale", "empty_rescale"),
         silent=("no_rescale", "empty_rescale"),
     ),
     *(Row("13", predict(f"case/{name}"), masks=(name,), count=1) for name in ("rtdose", "seg", "sr", "petct")),
@@ -80,13 +89,15 @@ ROWS = (
         1,
         either=(*(f"{name}.nii" for name in _HEADERS[:12]), *(f"{name}.nii.gz" for name in _HEADERS[12:])),
         masks=("four_d.nii.gz", "five_d.nii.gz", "extension.nii.gz"),
-        named=("zero_pixdim", "zero_pixdim_z_no_form", "negative_pixdim_no_form", "singular", "units_msec"),
+        named=_of(
+            *(OF_SIZES, "zero_pixdim", "zero_pixdim_z_no_form", "negative_pixdim_no_form", "singular", "units_msec")
+        ),
     ),
     Row(
         "22",
         predict(),
         1,
-        named=("rgb", "complex", "nan", "unit", "byte", "plus1024"),
+        named=_of(f"{OF_VALUES}|type", "rgb", "complex", "nan", "unit", "byte", "plus1024"),
         silent=("unit.nii.gz", "byte.nii.gz", "plus1024.nii.gz", "nan.nii.gz"),
         either=("inf.nii.gz",),
     ),
@@ -136,11 +147,16 @@ ROWS = (
     # of our own
     Row("plain", predict(), 0, masks=("scan.nii.gz", "series"), count=2),
     Row("missing slice", predict(), 1, masks=("good",), named=("gap",)),
-    Row("not HU", predict(), named=("plus1024", "unit", "constant"), silent=("plus1024.nii.gz", "constant.nii.gz")),
+    Row(
+        "not HU",
+        predict(),
+        named=_of(OF_VALUES, "plus1024", "unit", "constant"),
+        silent=("plus1024.nii.gz", "constant.nii.gz"),
+    ),
     Row("names", predict(), 1, masks=("plain.nii.gz", "UPPER.NII.GZ"), named=("half.nii.gz", "empty.nii.gz")),
     Row(
         "same name", predict("case/b/ct.nii.gz"), count=2, masks=("a/ct.nii.gz",), before=(predict("case/a/ct.nii.gz"),)
     ),
     Row("stray object", predict(), masks=("patient1.nii.gz",), named=("IM0001",)),
-    Row("no size", predict(), 1, named=("no_size",), count=0),
+    Row("no size", predict(), 1, named=_of(OF_SIZES, "no_size"), count=0),
 )

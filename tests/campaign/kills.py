@@ -40,7 +40,7 @@ def kill(
     world: World, name: str, times: int, rng: np.random.Generator, scratch: pathlib.Path, real: bool = False
 ) -> Outcome:
     """Kill the mode `name` up to `times` times on its way, let it end, and compare."""
-    expected, seconds = world.undisturbed(name, scratch)
+    expected, seconds, _ = world.undisturbed(name, scratch)
     mode, how = MODES[name], {"real": True} if real else {"stand_in": MODES[name].stand_in}
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)

@@ -33,7 +33,7 @@ def attempt(world: World, number: int, rng: np.random.Generator, scratch: pathli
 
 def full_disk(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:
     """The mode on a disk that has room for a part of what it writes, and then on one that has more."""
-    mode, (expected, _) = MODES[name], world.undisturbed(name, scratch)
+    mode, expected = MODES[name], world.undisturbed(name, scratch).left
     with _disk(scratch, 512) as disk:
         if disk is None:
             return small_files(world, name, rng, scratch)
@@ -50,7 +50,7 @@ def full_disk(world: World, name: str, rng: np.random.Generator, scratch: pathli
 
 def read_only(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:
     """The mode where nothing can be written."""
-    mode, (expected, _) = MODES[name], world.undisturbed(name, scratch)
+    mode, expected = MODES[name], world.undisturbed(name, scratch).left
     with _disk(scratch, 512) as disk:
         place = disk or scratch
         world.begin(mode, place)
@@ -87,7 +87,7 @@ def little_memory(world: World, name: str, rng: np.random.Generator, scratch: pa
 
 def killed_worker(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:
     """A process that `prepare` has started is killed."""
-    expected, seconds = world.undisturbed("prepare", scratch)
+    expected, seconds, _ = world.undisturbed("prepare", scratch)
     mode = MODES["prepare"]
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)
@@ -110,7 +110,7 @@ def killed_worker(world: World, name: str, rng: np.random.Generator, scratch: pa
 
 def two_at_once(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:
     """The mode twice into one place, begun at about the same time."""
-    mode, (expected, seconds) = MODES[name], world.undisturbed(name, scratch)
+    mode, (expected, seconds, _) = MODES[name], world.undisturbed(name, scratch)
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)
     first = Child(mode.arguments, scratch, stand_in=mode.stand_in)
@@ -129,7 +129,7 @@ def two_at_once(world: World, name: str, rng: np.random.Generator, scratch: path
 
 def beside_training(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:
     """`inspect` and `report` of a run while it is trained."""
-    expected, seconds = world.undisturbed("train", scratch)
+    expected, seconds, _ = world.undisturbed("train", scratch)
     mode = MODES["train"]
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)
@@ -147,7 +147,7 @@ def beside_training(world: World, name: str, rng: np.random.Generator, scratch: 
 
 
 def _limited(world: World, name: str, scratch: pathlib.Path, kind: int, value: int, unit: str) -> Outcome:
-    mode, (expected, _) = MODES[name], world.undisturbed(name, scratch)
+    mode, expected = MODES[name], world.undisturbed(name, scratch).left
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)
     done = Child(mode.arguments, scratch, stand_in=mode.stand_in, limits={kind: value}).wait()

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,12 +110,20 @@ MADE_BY = {  # what of the world is not drawn: which commands make it
 }
 
 
+class Undisturbed(NamedTuple):
+    """What a command leaves when nothing disturbs it, the seconds it takes, and what it says."""
+
+    left: dict[str, str]
+    seconds: float
+    said: str
+
+
 class World:
     """Scans and what the program makes of them, in `folder`; a trial works on a copy of a part of it."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        self._known: dict[str, tuple[dict, float]] = {}
+        self._known: dict[str, Undisturbed] = {}
         self._lock = threading.RLock()
         self._of_thread = threading.local()
         self._warm: list[Warm] = []
@@ -162,8 +171,8 @@ class World:
             with contextlib.suppress(FileNotFoundError):
                 (shutil.rmtree if (place / made).is_dir() else pathlib.Path.unlink)(place / made)
 
-    def undisturbed(self, name: str, scratch: pathlib.Path) -> tuple[dict, float]:
-        """What the command `name` leaves when nothing disturbs it, and the seconds it takes."""
+    def undisturbed(self, name: str, scratch: pathlib.Path) -> Undisturbed:
+        """The command `name` when nothing disturbs it."""
         with self._lock:
             if name not in self._known:
                 mode, place = MODES[name], scratch / "undisturbed"
@@ -173,7 +182,7 @@ class World:
                 done = command(mode.arguments, place, stand_in=mode.stand_in)
                 seconds = time.monotonic() - begin
                 _must(done, name)
-                self._known[name] = left(mode, place, done), seconds
+                self._known[name] = Undisturbed(left(mode, place, done), seconds, done.said)
                 shutil.rmtree(place)
             return self._known[name]
 
