@@ -26,7 +26,7 @@ def rng(seed):
 
 @pytest.mark.parametrize("name", ["train", "prepare", "score"])
 def test_a_mode_that_is_killed_ends_as_if_nothing_had_been(world, tmp_path, name):
-    outcome = kills.kill(world, name, 2, rng(1), tmp_path)
+    outcome = kills.kill(world, name, 1, rng(1), tmp_path)
     assert not outcome.failure, outcome
 
 

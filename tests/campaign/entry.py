@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ def start(
     os.setsid()  # a group of its own, so that it can be told whether any process of it is left
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the campaign
     os.chdir(place)
-    _write_into(log)
+    _write_into(log, apart=bool(limits))
     for kind, value in (limits or {}).items():
         resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
     if locked:
@@ -109,8 +110,14 @@ def stand_ins(what: str) -> list:
     ]
 
 
-def _write_into(log: str) -> None:
+def _write_into(log: str, apart: bool = False) -> None:
+    """Let both standard outputs go into a file; `apart`: by another process, whose file no limit of this one cuts."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if apart:
+        writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file, start_new_session=True)
+        os.close(file)
+        file = os.dup(writer.stdin.fileno())
+        writer.stdin.close()
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

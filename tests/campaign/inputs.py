@@ -58,10 +58,8 @@ def _judge(row: Row, done: Done, scratch: pathlib.Path, reference) -> str:
         if fault and not (name in row.either and _leaf(name) in warned):
             faults.append(fault)
     for name in row.silent:
-        if any(
-            pathlib.PurePath(one["input"]).match(name) and not re.search(OF_VALUES, str(one["warnings"]))
-            for one in cases
-        ):
+        found = [str(one["warnings"]) for one in cases if pathlib.PurePath(one["input"]).match(name)]
+        if any(not re.search(OF_VALUES, warnings) for warnings in found):
             faults.append(f"{name} is segmented without a warning of its values")
     if row.count is not None and len({one["mask"] for one in cases}) != row.count:
         faults.append(f"{len(cases)} scans are segmented where {row.count} are wanted: {[c['case'] for c in cases]}")

@@ -53,6 +53,7 @@ class Child:
             real: start `python run.py` itself, which then imports all by itself; nothing can be put on it.
         """
         arguments = [str(part) for part in arguments]
+        self._apart = bool(how.get("limits"))
         self.log = place.parent / f"{place.name}-{time.monotonic_ns()}.txt"
         self.begin = time.monotonic()
         if real:
@@ -76,6 +77,7 @@ class Child:
         if status is None:
             self.signal(signal.SIGKILL)
             self._process.join()
+        time.sleep(0.2 * self._apart)  # another process writes the log
         return Done(status, _take(self.log))
 
     def signal(self, number: int) -> None:

@@ -114,7 +114,7 @@ def two_at_once(world: World, name: str, rng: np.random.Generator, scratch: path
     world.begin(mode, scratch)
     before = contents.digest_of_files(scratch, mode.keeps)
     first = Child(mode.arguments, scratch, stand_in=mode.stand_in)
-    delay = float(rng.choice([0, 0, rng.uniform(0, seconds)]))
+    delay = float(rng.choice([0, 0, rng.uniform(0, 0.7 * seconds)]))
     time.sleep(delay)
     second = Child(mode.arguments, scratch, stand_in=mode.stand_in)
     ends = [first.wait(), second.wait()]
