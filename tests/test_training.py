@@ -11,14 +11,11 @@ import sys
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
 import tiny_lits
 from data_prep import patch_dataset
 from raunet_jax import recipe
 from raunet_jax.checkpoints import Checkpoints
-from raunet_jax.networks.blocks import Settings
-from raunet_jax.networks.layers import Conv
 from raunet_jax.run_folder import FoldFolder, RunError
 from raunet_jax.signals import Stopped, StopRequest, catch_signals
 from raunet_jax.training import batches, fold_run, loop
@@ -27,6 +24,7 @@ from raunet_jax.training.loop import train_fold
 from raunet_jax.training.metrics import MetricsLog
 from raunet_jax.training.step import replicate
 from raunet_jax.training.validation import validation_dice
+from small_network import use_small_network
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EPOCH_STEPS, EPOCHS = 3, 3
@@ -64,21 +62,6 @@ def prepared(tmp_path_factory):
     patch_set = patch_dataset.prepare(config).folder
     assert batches.train_size(config, patch_set, 0) // config.batch_size == EPOCH_STEPS
     return config, patch_set
-
-
-class Small(nn.Module):
-    """Stands for RAUNet where only the loop matters: its hundreds of arrays take Orbax seconds to save and restore."""
-
-    settings: Settings
-
-    @nn.compact
-    def __call__(self, image, train=False):
-        x = self.settings.norm_relu("norm")(Conv(4, 3, name="conv")(image), train)
-        return Conv(1, 1, name="logits")(x)
-
-
-def use_small_network(patch):
-    patch.setattr(fold_run, "make_network", lambda config, axis_name: Small(Settings(axis_name=axis_name)))
 
 
 @pytest.fixture
