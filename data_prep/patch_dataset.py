@@ -141,6 +141,7 @@ def _recipe(config: ConfigDict) -> dict:
         "modalities": list(data.modalities),
         "foreground": list(data.foreground) if tasks.task_of(config.stage).merged else [],
         "repair": data.repair,
+        **({"check": data.check} if data.check != "refuse" else {}),  # sets cut before it was a field keep their key
         "cases": data.cases,
         "test_cases": data.test_cases,
         "folds": data.folds,

@@ -403,6 +403,7 @@ def test_intensities_that_cannot_be_hu_are_not_trained_on(tmp_path):
     nib.Nifti1Image(unscaled, image.affine).to_filename(root / "volume-1.nii.gz")
     ((name, reason),) = patch_dataset.prepare(tiny_lits.recipe(root, tmp_path)).failed
     assert name == "volume-1" and "are not HU (air is -1000, blood 40)" in reason and "rescale slope" in reason
+    assert patch_dataset.prepare(tiny_lits.recipe(root, tmp_path, check="warn")).failed == ()  # as the reason says
 
 
 def test_a_predicted_box_is_cut_around_in_place_of_the_reference_liver(lits, built, tmp_path):

@@ -51,7 +51,7 @@ def test_every_field_that_may_change_is_one_that_recipes_have():
 
 # By hand from the list of fixed fields that went before the list of those that may change.
 FIXED = """stage seed window_hu patch_size box_margin liver_source batch_size precision
-    data.source data.modalities data.foreground data.repair data.cases data.test_cases data.folds
+    data.source data.modalities data.foreground data.repair data.check data.cases data.test_cases data.folds
     data.validation_share data.patches_per_case data.foreground_fraction data.phantom_size
     network.width network.stem_width network.bottom_width network.momentum
     augment.flip augment.quarter_turns augment.rotation augment.scale augment.intensity""".split()
