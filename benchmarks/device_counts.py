@@ -22,17 +22,16 @@ from benchmarks import machine
 from benchmarks.networks import aligned
 from raunet_jax import startup
 
-COUNTS = 1, 2, 4
-
 
 def recipe(folder: pathlib.Path, epochs: int):
     """RA-UNet-I, narrow, on slices of drawn abdomens."""
     from configs import liver_coarse
 
     config = liver_coarse.get_config()
-    config.patch_size, config.batch_size, config.epochs = (64, 64, 1), 8, epochs
-    config.network.width, config.network.momentum = 4, 0.8
-    config.data.update({"source": "phantom", "prepared": str(folder), "cases": 8, "phantom_size": (64, 64, 32)})
+    config.patch_size, config.batch_size, config.epochs = (32, 32, 1), 8, epochs
+    config.network.width = config.network.stem_width = config.network.bottom_width = 4
+    config.network.momentum, config.learning_rate = 0.8, 5e-3
+    config.data.update({"source": "phantom", "prepared": str(folder), "cases": 6, "phantom_size": (64, 64, 32)})
     config.data.update({"patches_per_case": 16.0, "workers": 1})
     return config
 
@@ -101,6 +100,7 @@ def _apart(value: float, other: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--counts", default="1,2,4", help="of devices, with commas between")
     parser.add_argument("--in_process", nargs=2, help=argparse.SUPPRESS)  # folder, and where to write what is found
     args = parser.parse_args()
     if args.in_process:
@@ -109,7 +109,7 @@ def main() -> None:
         return
     told = {}
     with tempfile.TemporaryDirectory() as folder:
-        for count in COUNTS:
+        for count in map(int, args.counts.split(",")):
             flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
             out = pathlib.Path(folder) / f"{count}.pickle"
             command = [sys.executable, "-m", "benchmarks.device_counts", f"--epochs={args.epochs}"]

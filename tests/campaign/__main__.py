@@ -78,6 +78,7 @@ def run_part(world: World, part: str, args, root: pathlib.Path, minutes: float) 
                 print(f"NOT HELD {part} {number}: {outcome.what}\n    {outcome.failure}\n    {again}", flush=True)
             elif args.verbose:
                 print(f"held {part} {number}: {outcome.what} {outcome.note}", flush=True)
+    print(f"{part}: {done} of {len(numbers)} trials, {tried} tried, {held} held", flush=True)
     facts = {"part": part, "trials": done, "of": len(numbers), "tried": tried, "held": held, "unseen": unseen}
     return facts | {"seconds": round(time.monotonic() - begin), "kinds": dict(kinds), "failures": failures}
 
