@@ -16,7 +16,7 @@ from raunet_jax.networks.raunet import make_network
 from raunet_jax.training.augmentation import OFF, Augmentation
 from raunet_jax.training.optimizer import OptimizerSettings
 from raunet_jax.training.step import make_state, make_train_step, reduction_axis, replicate, split_over_devices
-from test_training import Small
+from small_network import Small
 
 AUGMENTED = Augmentation(("x", "y"), True, 15.0, 0.15, 0.1, seed=3)
 TESTS = pathlib.Path(__file__).resolve().parent

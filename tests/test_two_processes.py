@@ -17,7 +17,7 @@ from raunet_jax import recipe
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.training import batches, optimizer
 from raunet_jax.training.step import make_state, make_train_step, reduction_axis, split_over_devices
-from test_training import Small
+from small_network import Small
 
 TESTS = pathlib.Path(__file__).resolve().parent
 TIME_LIMIT_S = 240
