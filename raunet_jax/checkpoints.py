@@ -13,10 +13,12 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from raunet_jax.digests import Damaged, Unreadable
-from raunet_jax.saved_checkpoint import SavedCheckpoint, Writer
+from raunet_jax.errors import FileError
+from raunet_jax.saved_checkpoint import LONGEST, SavedCheckpoint, Writer
 
 NEWEST = 2  # kept, so that there is one before where the newest is damaged
 _WRITING, _DELETED = ".writing", ".deleted"  # beginnings of names of what is not yet, or no longer, a checkpoint
+_OF_THE_DISK = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[OS error", "No space left")  # as TensorStore says it
 _OF_ORBAX = ".orbax-checkpoint-tmp"  # in names of what earlier versions were writing
 
 log = logging.getLogger("raunet_jax")
@@ -84,12 +86,27 @@ class Checkpoints:
 
         Args:
             state: a mapping, or a dataclass, of pytrees; its parts WEIGHTS are what prediction needs.
+
+        Raises:
+            FileError: the disk is full, or cannot be written.
         """
         self._writer = self._writer or Writer()
         writing, alone = self.folder / f"{_WRITING}.{step}", jax.process_index() == 0
         if alone:
             self._clear()
-        self._writer.write(writing, state, loop, config, dice)
+        try:
+            self._writer.write(writing, state, loop, config, dice)
+        except (OSError, ValueError) as error:
+            if alone:
+                self._clear()
+            if not isinstance(error, OSError) and not any(said in str(error) for said in _OF_THE_DISK):
+                raise
+            why = " ".join(str(error).split())
+            raise FileError(
+                self.folder,
+                f"the checkpoint of step {step} cannot be written ({why[:LONGEST]}); those before are kept",
+                "free some space, or see to it that the folder can be written, and give the same command again",
+            ) from error
         if alone:
             self._remove(step)
             os.rename(writing, self._place(step))

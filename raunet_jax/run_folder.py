@@ -25,7 +25,7 @@ SPLIT = "split.json"  # also in a patch set
 TEST, TRAIN, VALIDATION = "test", "train", "validation"  # parts of a split; of a stage of folds also each `fold_part`
 Parts = Mapping[str, Mapping[str, str | None]]  # of a split: content hash of each case by name
 SPLIT_SHAPE = {str: {str: (str, None)}}
-_METRICS_SHAPE = {
+METRICS_SHAPE = {
     "step": int,
     "epoch": int,
     "learning_rate": NUMBER,
@@ -71,15 +71,18 @@ class FoldFolder:
     def tensorboard(self) -> pathlib.Path:
         return self.path / "tensorboard"
 
-    def read_metrics(self) -> tuple[list[dict], dict[int, FileError]]:
+    def read_metrics(self, shape: dict = METRICS_SHAPE) -> tuple[list[dict], dict[int, FileError]]:
         """The rows of metrics.jsonl, none where there is no such file, and what is wrong with each line that is none.
+
+        Args:
+            shape: what a row must hold, see `shapes`.
 
         Raises:
             FileError: it cannot be read.
         """
         if not self.metrics.exists():
             return [], {}
-        return read_json_lines(self.metrics, "delete this line", _METRICS_SHAPE)
+        return read_json_lines(self.metrics, "delete this line", shape)
 
 
 @dataclasses.dataclass(frozen=True)

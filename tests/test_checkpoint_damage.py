@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common, liver_coarse
+from raunet_jax import checkpoints as checkpoints_module
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.commands import run_facts
 from raunet_jax.digests import Damaged
@@ -159,6 +160,24 @@ def test_hashes_are_part_of_what_a_kill_leaves_or_does_not(run, monkeypatch):
         for path in (folder / "4").rglob("*")
         if path.is_file() and path.name != "sha256.json"
     }
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: full")])
+def test_a_full_disk_is_said_and_costs_no_checkpoint(run, monkeypatch, error):
+    def full(_, path, *__):
+        path.mkdir()
+        raise error
+
+    with Checkpoints(run / "fold_0" / "checkpoints") as checkpoints:
+        monkeypatch.setattr(checkpoints_module.Writer, "write", full)
+        with pytest.raises(
+            FileError, match=f"{checkpoints.folder}: the checkpoint of step 4 cannot be .*free some space"
+        ):
+            checkpoints.save(4, state(4), {"losses": []}, common.get_config(), None)
+        monkeypatch.setattr(checkpoints_module.Writer, "write", lambda *_: {}["a mistake"])
+        with pytest.raises(KeyError):
+            checkpoints.save(4, state(4), {"losses": []}, common.get_config(), None)
+    assert {path.name for path in (run / "fold_0" / "checkpoints").iterdir()} == {"2", "3"}
 
 
 def test_weights_that_are_not_finite_predict_nothing_even_if_they_were_written_so(tmp_path):

@@ -16,7 +16,7 @@ class MetricsLog:
         from tensorboardX import SummaryWriter  # where it is used: start-up need not wait for it
 
         self._path = folder.metrics
-        rows, wrong = folder.read_metrics()
+        rows, wrong = folder.read_metrics({"step": int})
         for error in wrong.values():
             log.warning(f"warning: {error.path}: {error.problem}; this line is left out")
         self._lines = [json.dumps(row) for row in rows if row["step"] <= resumed_step]
