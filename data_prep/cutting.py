@@ -213,8 +213,7 @@ def _check_space(config: ConfigDict, todo: Sequence[Job], staging: Path) -> None
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"the patch set needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; free some, or "
-            "choose another disk with --config.data.prepared",
+            f"the patch set needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free",
             str(staging.parent),
         )
 

@@ -100,6 +100,16 @@ def test_predict_succeeds_only_when_every_scan_was_segmented(tmp_path, monkeypat
     assert [path.name for path in output.glob("*_seg.nii.gz")] == [f"{name}_seg.nii.gz" for name in names[:1]]
 
 
+def test_predict_with_a_run_that_has_no_stage_3_says_that_tumors_are_not_looked_for(tmp_path, monkeypatch, capsys):
+    exact_models.use_rules(monkeypatch)
+    monkeypatch.setattr(predict, "load_cascade", lambda run, config: exact_models.models("coarse", "voi"))
+    scan, output = exact_models.write(tmp_path / "scan.nii.gz", exact_models.abdomen()[0]), tmp_path / "masks"
+    assert predict.run(Request(None, tmp_path, input=[str(scan)], output=str(output))) == 0
+    assert "this run has no stage tumor: it looks for no tumor, and none is found" in capsys.readouterr().err
+    (case,) = json.loads((output / "summary.json").read_text())["cases"]
+    assert case["liver_ml"] > 0 and "tumor_ml" not in case
+
+
 def test_predict_refuses_a_run_of_stage_tumor_alone_before_any_scan_is_read(tmp_path, monkeypatch):
     """Nothing says where the liver is."""
     read = []

@@ -51,7 +51,9 @@ def _say_what_is_not_looked_for(models: Mapping[str, StageModel]) -> None:
     structures = [tasks.stage_of(name).structure for name in missing]
     unknown = [name for name in dict.fromkeys(structures) if name not in sought]
     if unknown:
-        log.warning(f"this run has no stage {', '.join(missing)}: it finds no {', '.join(unknown)}, and says of none")
+        log.warning(
+            f"this run has no stage {', '.join(missing)}: it looks for no {', '.join(unknown)}, and none is found"
+        )
 
 
 def predict(
