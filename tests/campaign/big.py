@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.campaign.processes import FORKS
 
-BODY, LIVER = 40, 110  # HU
+FAT, BODY, LIVER = -90, 40, 110  # HU
 SPACING_XYZ = 0.8, 0.8, 1.0  # mm: a scan of a meter, with a liver of 2.2 liters
 RADII = 80, 95, 110  # voxels of the liver (x, y, z)
 
@@ -37,16 +37,17 @@ def predict_big_ct(root: pathlib.Path, slices: int = 1000) -> str:
 
 
 def draw(path: pathlib.Path, slices: int) -> None:
-    """A body of water with a liver in its middle, and noise."""
+    """A body in its fat, with a liver in its middle, and noise."""
     from raunet_jax.imaging.volume import write_nifti
 
     rng = np.random.default_rng(0)
     noise = rng.integers(-12, 13, (8, 512, 512)).astype(np.int16)
     y, x = np.mgrid[-1:1:512j, -1:1:512j]
-    body = (x / 0.9) ** 2 + (y / 0.7) ** 2 < 1
+    radius = (x / 0.9) ** 2 + (y / 0.7) ** 2
+    body = np.select([radius < 0.8, radius < 1], [BODY, FAT], -1000).astype(np.int16)
     hu = np.empty((slices, 512, 512), np.int16)
     for z in range(slices):
-        part = np.where(body, BODY, -1000).astype(np.int16) + noise[z % 8]
+        part = body + noise[z % 8]
         inside = 1 - ((z - 0.55 * slices) / RADII[2]) ** 2
         part[(256 * (x - 0.3) / RADII[0]) ** 2 + (256 * y / RADII[1]) ** 2 < inside] += LIVER - BODY
         hu[z] = part

@@ -147,7 +147,7 @@ def _diagonal(rng: np.random.Generator) -> np.ndarray:
 def _noise(rng: np.random.Generator) -> np.ndarray:
     """Blocks of HU in an array (x, y, z) of random shape."""
     shape = rng.integers((20, 20, 6), (48, 48, 24))
-    coarse = rng.choice(np.array([-1000, -60, 40, 60, 110, 150, 300], np.int16), -(-shape // 4))
+    coarse = rng.choice(np.array([-1000, -90, 40, 60, 110, 150, 300], np.int16), -(-shape // 4))
     hu = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)[: shape[0], : shape[1], : shape[2]].copy()
     hu[:2] = -1000
     return hu

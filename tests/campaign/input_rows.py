@@ -25,6 +25,7 @@ class Row:
         named: patterns of what must be in a line of what is said, or in a warning.
         silent: end of the path of what may be segmented only with a warning of its values.
         count: how many masks there are to be.
+        scored: how many cases are to be scored, or named as not scored.
         before: commands that go before it.
         stand_in: see `entry.stand_ins`.
         locked: whether permissions of files are to count, whoever the user is.
@@ -38,6 +39,7 @@ class Row:
     named: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     count: int | None = None
+    scored: int | None = None
     before: tuple[tuple[str, ...], ...] = ()
     stand_in: str = "liver"
     locked: bool = False
@@ -137,13 +139,13 @@ ROWS = (
     Row("29", _SECOND, count=2, masks=("a/ct.nii.gz",), before=(_FIRST,)),
     *(Row("40", verify(BRATS, f"case/{year}"), 0, stand_in="") for year in ("b2018", "b2021", "b2023", "mixed")),
     Row("40", verify(BRATS, "case/b2020"), named=("355",), stand_in=""),
-    Row("40", verify(BRATS, "case/empty"), 1, named=("C2",), stand_in=""),
-    Row("42", predict(), named=("pat123",), stand_in="brain"),
-    Row("50", score(), named=(), stand_in=""),
-    Row("51", score(), 0, stand_in=""),
-    Row("60", (LIVER, "--config.data.root=case/one", *_FEW), 1, named=("case/one",), stand_in=""),
-    Row("60", (LIVER, "--config.data.root=case/three", *_FEW), 1, named=("case/three",), stand_in=""),
-    Row("60", verify(LIVER, "case/no_tumor"), named=("tumor",), stand_in=""),
+    Row("40", verify(BRATS, "case/empty"), named=("C2",), stand_in=""),
+    Row("42", predict(), named=("pat123|called",), stand_in="brain"),
+    Row("50", score(), scored=13, stand_in=""),
+    Row("51", score(), 0, scored=3, stand_in=""),
+    Row("60", (LIVER, "--config.data.root=case/one", *_FEW), 1, named=("too few|one case|1 case|folds",), stand_in=""),
+    Row("60", (LIVER, "--config.data.root=case/three", *_FEW), 1, named=("too few|folds",), stand_in=""),
+    Row("60", verify(LIVER, "case/no_tumor"), named=("no .*tumor|tumor.*(none|no )",), stand_in=""),
     # of our own
     Row("plain", predict(), 0, masks=("scan.nii.gz", "series"), count=2),
     Row("missing slice", predict(), 1, masks=("good",), named=("gap",)),

@@ -63,6 +63,8 @@ def _judge(row: Row, done: Done, scratch: pathlib.Path, reference) -> str:
             faults.append(f"{name} is segmented without a warning of its values")
     if row.count is not None and len({one["mask"] for one in cases}) != row.count:
         faults.append(f"{len(cases)} scans are segmented where {row.count} are wanted: {[c['case'] for c in cases]}")
+    if row.scored is not None and (told := _scored(scratch, done)) != row.scored:
+        faults.append(f"{told} cases are scored or named where there are {row.scored}")
     return "; ".join(faults[:4]) + (f"; said: {done.tail}" if faults else "")
 
 
@@ -85,6 +87,15 @@ def _cases(scratch: pathlib.Path) -> list[dict]:
         return json.loads((scratch / "masks" / "summary.json").read_text())["cases"]
     except (OSError, ValueError, KeyError):
         return []
+
+
+def _scored(scratch: pathlib.Path, done: Done) -> int:
+    """How many cases are in scores.json or named as not scored."""
+    not_scored = len(re.findall("^not scored: ", done.said, re.MULTILINE))
+    try:
+        return len(json.loads((scratch / "scores.json").read_text())["cases"]) + not_scored
+    except (OSError, ValueError, KeyError):
+        return not_scored
 
 
 def _run(world: World, row: Row, arguments, scratch: pathlib.Path) -> Done:
