@@ -227,6 +227,9 @@ def test_a_pipe_is_no_scan_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     found, (failure,) = find_inputs([tmp_path / "pipe.nii"], CT)
     assert found == [] and "neither a file nor a folder" in failure["reason"]
+    os.mkfifo(tmp_path / "IM1")  # as a file without an ending, it might be DICOM
+    touch(tmp_path, "a.nii.gz")
+    assert names([tmp_path]) == ["a"]
 
 
 def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path):

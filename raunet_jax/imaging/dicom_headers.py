@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import filecmp
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from pydicom.datadict import tag_for_keyword
 
 from raunet_jax.imaging.dicom_elements import items, number, numbers, parts, text, words
 from raunet_jax.imaging.dicom_files import quiet
-from raunet_jax.names import NIFTI, natural
+from raunet_jax.names import NIFTI
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 TABLE_OF_CONTENTS = "table of contents"
@@ -119,37 +118,6 @@ class Facts:
     inversion_time: float | None
     study_date: str
     study_description: str
-
-
-def walk(root: pathlib.Path, deep: bool = True) -> tuple[list[pathlib.Path], list[NotSeries]]:
-    """Every file below `root` in natural order, hidden ones left out; links to folders are followed once."""
-    files, others, seen = [], [], set()
-
-    def visit(folder: pathlib.Path) -> None:
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                return
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                children = sorted((one for one in entries if one.name[0] != "."), key=lambda one: natural(one.name))
-        except OSError as error:
-            others.append(NotSeries(folder, f"cannot be read ({error.strerror})", True))
-            return
-        inner = []
-        for child in children:
-            try:
-                if child.is_dir():
-                    inner.append(folder / child.name)
-                elif child.is_file():
-                    files.append(folder / child.name)
-            except OSError:  # a circle of links
-                continue
-        for child in inner if deep else ():
-            visit(child)
-
-    visit(root)
-    return files, others
 
 
 def read_headers(files: Iterable[pathlib.Path]) -> tuple[list[Header], list[NotSeries]]:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from raunet_jax.files import look_below
 from raunet_jax.imaging.dicom_elements import text
 from raunet_jax.imaging.dicom_headers import (
     TABLE_OF_CONTENTS,
@@ -18,7 +19,6 @@ from raunet_jax.imaging.dicom_headers import (
     NotSeries,
     facts_of,
     read_headers,
-    walk,
     without_copies,
 )
 from raunet_jax.imaging.grid import Path, VolumeError
@@ -116,7 +116,11 @@ def find_series(
         The series in natural order of their folders and numbers, and what is no part of one. Nothing is raised for a
         file or folder that cannot be read: it is listed.
     """
-    files, locked = walk(pathlib.Path(root), deep) if files is None else (files, [])
+    locked = []
+    if files is None:
+        tree = look_below(root, deep)
+        files = tree.files
+        locked = [NotSeries(folder, f"cannot be read ({why})", True) for folder, why in tree.locked]
     headers, others = read_headers(files)
     headers, copies = without_copies(headers)
     series, lost = [], []
