@@ -193,11 +193,13 @@ def test_a_brats_case_that_is_there_twice_does_not_stop_the_others(tmp_path):
 
 
 def test_a_file_that_may_not_be_read_is_named_and_the_others_are_found(tmp_path, monkeypatch):
-    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7")
-    lock(monkeypatch, "notes.txt", "IM7")
-    found, (failure,) = find_inputs([tmp_path], CT)
+    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7", "b/1.2.840.7")
+    lock(monkeypatch, "notes.txt", "IM7", "1.2.840.7")
+    found, failed = find_inputs([tmp_path], CT)
     assert [scan.name for scan in found] == ["a"]
-    assert failure["input"] == f"{tmp_path}/IM7" and "IM7: cannot be read (Permission denied)" in failure["reason"]
+    for failure, name in zip(failed, ("IM7", "b/1.2.840.7"), strict=True):
+        assert failure["input"] == f"{tmp_path}/{name}"
+        assert f"{name}: cannot be read (Permission denied)" in failure["reason"]
 
 
 def test_scans_beside_and_below_dicom_files_are_found(tmp_path):

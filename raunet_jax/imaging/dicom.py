@@ -9,13 +9,20 @@ import numpy as np
 from pydicom.uid import UID
 
 from raunet_jax.files import look_below
-from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, quiet, read_elements, read_slices, unreadable
+from raunet_jax.imaging.dicom_files import (
+    DICOM_SUFFIXES,
+    Slice,
+    looks_like_dicom,
+    quiet,
+    read_elements,
+    read_slices,
+    unreadable,
+)
 from raunet_jax.imaging.dicom_geometry import stack_slices
 from raunet_jax.imaging.dicom_pixels import read_values, resample_slices
 from raunet_jax.imaging.dicom_series import Series, find_series, listed
 from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError
 
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _MODALITY = {"ct": "CT", "mr": "MR"}
 
 
@@ -91,7 +98,7 @@ def _find_slices(folder: pathlib.Path, series: str = "") -> list[Slice]:
     slices, faulty = [], []
     for path in files_of(folder, series) if series else sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
-            if path.suffix.lower() in _DICOM_SUFFIXES:
+            if path.suffix.lower() in DICOM_SUFFIXES:
                 raise unreadable(path)
             continue
         data = read_elements(path, stop_before_pixels=True)

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import filecmp
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,10 +12,8 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 
 from raunet_jax.imaging.dicom_elements import items, number, numbers, parts, text, words
-from raunet_jax.imaging.dicom_files import quiet
-from raunet_jax.names import NIFTI
+from raunet_jax.imaging.dicom_files import DICOM_SUFFIXES, begins_as_dicom, quiet, unreadable
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 TABLE_OF_CONTENTS = "table of contents"
 _NO_IMAGE = {  # SOP class, or what it begins with, below 1.2.840.10008.: what such a file is (PS3.4 B.5)
     "1.3.10": TABLE_OF_CONTENTS,
@@ -60,6 +59,7 @@ _TAGS = [
     ConvolutionKernel ContrastBolusAgent ContrastBolusAgentSequence EchoTime RepetitionTime InversionTime
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence""".split()
 ]
+_OF_UID = re.compile(r"\.\d+")  # the last part of a UID, as which many archives name their files
 _THREADS = 8  # to wait for a network drive; parsing itself runs one at a time
 
 
@@ -138,10 +138,8 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
         with path.open("rb") as file:
             start = file.read(132)
             marked = start[128:] == b"DICM"
-            # files of old archives lack the mark and begin with the first element of group 8, little endian
-            if not marked and start[:4] not in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00"):
-                what = f"not a readable DICOM file ({path.stat().st_size} bytes)"
-                return NotSeries(path, what, True) if named_so else None
+            if not begins_as_dicom(start):
+                return NotSeries(path, unreadable(path).problem, True) if named_so else None
             if path.name.upper() == "DICOMDIR":
                 return NotSeries(path, TABLE_OF_CONTENTS)
             file.seek(0)
@@ -149,7 +147,7 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
             header = _header(path, data)
             what = _what(data, header)
     except OSError as error:
-        if NIFTI.fullmatch(path.name) or (path.suffix and not named_so):
+        if path.suffix and not named_so and not _OF_UID.fullmatch(path.suffix):
             return None
         return NotSeries(path, f"cannot be read ({error.strerror})", True)
     except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
