@@ -189,6 +189,17 @@ def test_a_users_own_mask_is_never_replaced(tmp_path, scans):
         assert ["choose another --output" in failure["reason"] for failure in summary["failed"]] == [True]
 
 
+@pytest.mark.parametrize("name", ["a_liver.nii.gz", "a_uncertainty.nii.gz", "a_seg_slices.nii.gz", "a.png"])
+def test_no_other_file_of_a_user_is_replaced_either(tmp_path, scans, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    own = out / name
+    own.write_bytes(b"made by hand")
+    summary = predict(models(), [scans / "a.nii.gz"], out, probabilities=True, uncertainty=True)
+    assert own.read_bytes() == b"made by hand" and summary["cases"] == []
+    assert f"{own} is there already" in summary["failed"][0]["reason"]
+
+
 def test_masks_of_any_earlier_prediction_may_be_replaced(tmp_path, scans):
     for name in ("a", "c", "a"):
         (path,) = scans.glob(f"{name}.nii*")
