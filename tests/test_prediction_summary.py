@@ -20,6 +20,7 @@ from raunet_jax.report import prediction_page
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     exact_models.use_rules(monkeypatch)
+    exact_models.pass_for_a_body(monkeypatch)
 
 
 @pytest.fixture
