@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from raunet_jax.commands.passed_over import (
 )
 from raunet_jax.commands.scan_names import GENERIC, Place, tell_apart
 from raunet_jax.commands.studies import find_studies
+from raunet_jax.failures import explain
 from raunet_jax.files import look_below
 from raunet_jax.imaging.archives import ARCHIVE, UNREAD, Unpacked, is_archive
 from raunet_jax.names import NIFTI, stem
@@ -81,8 +83,8 @@ def find_inputs(
         found = _Found()
         try:
             _find(path, config, unpacked, wanted, found)
-        except (OSError, ValueError) as error:
-            found.failed.append((str(path), str(error)))
+        except Exception as error:  # of whatever kind: it is this path's, and the others go on
+            found.failed.append((str(path), explain(error)))
         shown = unpacked.shown if unpacked else str
         for said in filter(None, [*map(shown, found.notes), found.passed_over.sentence(path, shown)]):
             log.warning(said)
@@ -90,7 +92,8 @@ def find_inputs(
             found.failed.append((str(path), _nothing_found(path, config, found)))
         scans += found.scans
         failed += [{"input": shown(where), "reason": shown(why)} for where, why in found.failed]
-    scans = list({scan[1:]: scan for scan in scans}.values())  # a path may have been given twice
+    # a path may have been given twice
+    scans = list({(*map(os.path.abspath, scan.images), *scan[2:]): scan for scan in scans}.values())
     names = tell_apart([scan.place for scan in scans])
     return [Input(name, *scan[1:]) for name, scan in zip(names, scans, strict=True)], failed
 
