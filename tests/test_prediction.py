@@ -305,7 +305,7 @@ def test_scans_in_an_archive_are_segmented_and_named_by_it(tmp_path):
     assert read_nifti(case["mask"], "ct").voxels.max() == 2
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "data:image/png" in page and "No pictures" not in page
-    assert not list(pathlib.Path(tempfile.gettempdir()).glob("raunet_jax_*/0/anna"))
+    assert not list(pathlib.Path(tempfile.gettempdir()).glob(f"raunet_jax_*/0/{tmp_path.name}/anna"))
     (again,) = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")["cases"]
     assert again["case"] == case["case"]  # the same scan, wherever it was unpacked
 

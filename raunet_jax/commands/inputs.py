@@ -14,6 +14,7 @@ from data_prep import brats_names, layouts
 from data_prep.label_files import LABEL_FOLDERS, label_files
 from raunet_jax import tasks
 from raunet_jax.commands.passed_over import (
+    EMPTY,
     MASK_FOLDERS,
     MASKS,
     NESTED,
@@ -256,10 +257,10 @@ def _find_packed(
             own = inside.parts[: len(path.relative_to(folder).parts) + 1]
             return Place((*own, *around), len(own) + bool(GENERIC.fullmatch(folder.name)))
 
-        before, there = len(found.scans), len(found.failed)
+        before = len(found.scans), len(found.failed)
         _find_below(folder, place, config, unpacked, wanted, found)
-        if len(found.scans) == before and len(found.failed) == there:
-            found.failed.append((str(archive), f"{archive} holds no scan"))
+        if (len(found.scans), len(found.failed)) == before:
+            found.passed_over.add(EMPTY, [archive])
 
 
 def _is_unpacked(archive: pathlib.Path) -> bool:

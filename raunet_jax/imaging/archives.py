@@ -72,12 +72,13 @@ class Unpacked:
         archive = archive.absolute()
         if self._root is None:
             self._root = pathlib.Path(tempfile.mkdtemp(prefix="raunet_jax_"))
-        folder = self._root / str(len(self._folders)) / _folder_name(archive)
+        place = self._root / str(len(self._folders))
+        folder = place / archive.parent.name / _folder_name(archive)  # a scan may be called after either
         folder.mkdir(parents=True)
         try:
             left_out = _unpack(archive, folder)
         except BaseException:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             raise
         self._folders[archive] = folder
         return folder, left_out
