@@ -265,6 +265,12 @@ def test_a_bad_archive_among_good_ones_is_named_and_the_others_are_used(tmp_path
     assert "holds no scan" in found(tmp_path / "empty.tar")[1][0]["reason"]
 
 
+def test_of_many_links_in_an_archive_the_first_are_named(tmp_path):
+    pack(tmp_path / "a.tar", {"ct.nii": b"x"} | {f"../evil{number}": b"x" for number in range(100)})
+    _, failed = found(tmp_path / "a.tar")
+    assert len(failed) == 6 and failed[-1]["reason"].startswith(f"{tmp_path}/a.tar: 95 more are left out; unpack it")
+
+
 def test_archives_of_masks_and_meshes_beside_a_patients_are_no_failures(tmp_path, capsys):
     """As 3DIRCADb is downloaded."""
     patient = ircadb_writer.write_patient(

@@ -17,6 +17,7 @@ from raunet_jax.commands.passed_over import (
     EMPTY,
     MASK_FOLDERS,
     MASKS,
+    NAMED,
     NESTED,
     PACKED,
     UNPACKED,
@@ -26,7 +27,7 @@ from raunet_jax.commands.scan_names import GENERIC, Place, tell_apart
 from raunet_jax.commands.studies import find_studies
 from raunet_jax.failures import explain
 from raunet_jax.files import look_below
-from raunet_jax.imaging.archives import ARCHIVE, UNREAD, Unpacked, is_archive
+from raunet_jax.imaging.archives import ARCHIVE, UNPACK, UNREAD, Unpacked, is_archive
 from raunet_jax.names import NIFTI, stem
 
 log = logging.getLogger("raunet_jax")
@@ -249,7 +250,10 @@ def _find_packed(
         except ValueError as error:
             found.failed.append((str(archive), str(error)))
             continue
-        found.failed += [(f"{archive}!{member}", f"{archive}: {member} is left out: {why}") for member, why in left_out]
+        for member, why in left_out[:NAMED]:
+            found.failed.append((f"{archive}!{member}", f"{archive}: {member} is left out: {why}"))
+        if left_out[NAMED:]:
+            found.failed.append((str(archive), f"{archive}: {len(left_out) - NAMED} more are left out; {UNPACK}"))
         around = tuple(reversed(archive.absolute().parts[1:-1]))
 
         def place(path: pathlib.Path, folder=folder, around=around) -> Place:

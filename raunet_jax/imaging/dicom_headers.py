@@ -13,6 +13,7 @@ from pydicom.datadict import tag_for_keyword
 
 from raunet_jax.imaging.dicom_elements import items, number, numbers, parts, text, words
 from raunet_jax.imaging.dicom_files import DICOM_SUFFIXES, begins_as_dicom, quiet, unreadable
+from raunet_jax.imaging.dicom_slices import brief
 
 TABLE_OF_CONTENTS = "table of contents"
 _NO_IMAGE = {  # SOP class, or what it begins with, below 1.2.840.10008.: what such a file is (PS3.4 B.5)
@@ -151,7 +152,7 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
             return None
         return NotSeries(path, f"cannot be read ({error.strerror})", True)
     except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
-        return NotSeries(path, f"damaged DICOM file ({error})", True) if marked or named_so else None
+        return NotSeries(path, f"damaged DICOM file ({brief(error)})", True) if marked or named_so else None
     if not (header.sop or header.rows or header.modality):
         return NotSeries(path, "damaged DICOM file (nothing in it says what it is)", True) if marked else None
     return NotSeries(path, what) if what else header
