@@ -300,7 +300,7 @@ def test_scans_in_an_archive_are_segmented_and_named_by_it(tmp_path):
         archive.writestr("export/bad.nii.gz", b"no scan")
     summary = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")
     ((case,), (failure,)) = summary["cases"], summary["failed"]
-    assert case["images"] == [case["input"]] == [f"{tmp_path}/anna.zip!export/ct.nii.gz"] and case["case"] == "export"
+    assert case["images"] == [case["input"]] == [f"{tmp_path}/anna.zip!export/ct.nii.gz"] and case["case"] == "anna"
     assert failure["input"] == f"{tmp_path}/anna.zip!export/bad.nii.gz" and failure["input"] in failure["reason"]
     assert read_nifti(case["mask"], "ct").voxels.max() == 2
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
