@@ -142,8 +142,8 @@ class _Prediction:
         for path in (result_file(self._output, name, ending) for ending in endings):
             if path.exists() and not is_prediction(path):
                 raise UserError(f"{path} is there already and no result of ours; choose another --output")
-        picture = self._output / f"{name}.png"
-        if picture.exists() and not result_file(self._output, name).exists():
+        picture, page = self._output / f"{name}.png", self._output / "index.html"
+        if picture.exists() and not (result_file(self._output, name).exists() or page.exists()):
             raise UserError(f"{picture} is there already and no picture of ours; choose another --output")
 
     def segment(self, scan: Input, case: _Read) -> _Read:
