@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from data_prep import ircadb, layouts, phantom
 from data_prep.layouts import Case, Incomplete
+from data_prep.sources import HOW_TO_GET, PATTERNS
 from raunet_jax import tasks
 from raunet_jax.errors import NotFound, UserError
+from raunet_jax.files import look_below
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.volume import Repair, Volume, load_mask, load_scan, log_repairs
 from raunet_jax.names import natural
@@ -229,7 +231,7 @@ def _nothing_found(config: ConfigDict, incomplete: Sequence[Incomplete]) -> str:
     if not root.is_dir():
         there = "that folder does not exist"
     else:
-        files = layouts.files_below(root)
+        files = look_below(root).files
         volumes = [path.name for path in files if layouts.NIFTI.fullmatch(path.name)]
         there = f"found {len(files)} files there, {len(volumes)} of them NIfTI"
         if volumes:
@@ -237,6 +239,6 @@ def _nothing_found(config: ConfigDict, incomplete: Sequence[Incomplete]) -> str:
         if incomplete:
             there += f", and {len(incomplete)} incomplete cases (first: {incomplete[0].reason})"
     return (
-        f"no usable {source} case below {root} (config.data.root): looked for {layouts.PATTERNS[source]}; {there}. "
-        f"{layouts.HOW_TO_GET[source]}. To run without any download: --config.data.source=phantom"
+        f"no usable {source} case below {root} (config.data.root): looked for {PATTERNS[source]}; {there}. "
+        f"{HOW_TO_GET[source]}. To run without any download: --config.data.source=phantom"
     )

@@ -12,6 +12,7 @@ from data_prep import layouts
 from data_prep.cases import find_cases, read_case
 from data_prep.description import read_description
 from raunet_jax.errors import UserError
+from raunet_jax.files import look_below
 from raunet_jax.imaging.grid import VolumeError
 from raunet_jax.imaging.intensity import kind_of
 from raunet_jax.imaging.nifti_reader import open_header
@@ -78,7 +79,7 @@ def patch_size(shape: Sequence[float], spacing_mm: Sequence[float]) -> tuple[int
 
 def _read_descriptions(config: ConfigDict) -> None:
     root = Path(config.data.root).expanduser()
-    found = [read_description(path) for path in layouts.files_below(root) if path.name == "dataset.json"]
+    found = [read_description(path) for path in look_below(root).files if path.name == "dataset.json"]
     if not found:
         return  # find_cases says what is missing
     if len({description.modalities for description in found}) > 1:

@@ -20,6 +20,7 @@ from data_prep.stage_check import lacking
 from data_prep.workers import workers
 from raunet_jax.errors import UserError
 from raunet_jax.failures import explain
+from raunet_jax.files import look_below
 from raunet_jax.imaging.checks import UNUSABLE
 from raunet_jax.names import natural
 from raunet_jax.progress import progress
@@ -123,7 +124,7 @@ def _planned(config: ConfigDict) -> tuple[ConfigDict, list[Finding]]:
     except (OSError, UserError) as error:
         reason = " ".join(explain(error).split())
     config = config.copy_and_resolve_references()
-    files = layouts.files_below(pathlib.Path(config.data.root).expanduser())
+    files = look_below(pathlib.Path(config.data.root).expanduser()).files
     described = [path for path in files if path.name == "dataset.json"]
     if described and not config.data.modalities:
         with config.ignore_type():

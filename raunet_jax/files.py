@@ -54,25 +54,47 @@ class Tree(NamedTuple):
     locked: list[tuple[pathlib.Path, str]]  # folders that cannot be looked into, and why
 
 
-def look_below(root: str | os.PathLike) -> Tree:
-    """Every file at any depth below `root`, links followed, each folder once."""
-    tree, seen = Tree([], [], []), set()
+def look_below(root: str | os.PathLike, deep: bool = True) -> Tree:
+    """Every file at any depth below `root` (directly in it where not `deep`), links followed, each folder once.
 
-    def note(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # of `root`, or what vanished just now
-            tree.locked.append((pathlib.Path(error.filename), str(error.strerror)))
-
-    for folder, subfolders, names in os.walk(root, onerror=note, followlinks=True):
+    Pipes and devices, which one may wait for without end, are left out; links that lead nowhere are not.
+    """
+    tree, seen, ahead = Tree([], [], []), set(), [pathlib.Path(root)]
+    while ahead:
+        folder = ahead.pop()
         place = os.path.realpath(folder)
         if place in seen:  # links may lead back to a folder
-            subfolders.clear()
             continue
         seen.add(place)
-        if not subfolders and not names:
-            tree.empty.append(pathlib.Path(folder))
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        tree.files.extend(pathlib.Path(folder, name) for name in sorted(names) if not is_hidden(name))
+        try:
+            with os.scandir(folder) as entries:
+                there = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:  # of `root`, or what vanished just now
+            continue
+        except OSError as error:
+            tree.locked.append((folder, str(error.strerror)))
+            continue
+        if not there:
+            tree.empty.append(folder)
+        there = [entry for entry in there if not is_hidden(entry.name)]
+        inner = [folder / entry.name for entry in there if _is_folder(entry)]
+        tree.files.extend(folder / entry.name for entry in there if not _is_folder(entry) and _is_openable(entry))
+        ahead.extend(reversed(inner) if deep else ())
     return tree
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
+
+
+def _is_openable(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True  # it is said where it is opened
 
 
 def read_json(path: str | os.PathLike, remedy: str, shape: Any = dict, object_hook: Callable | None = None) -> Any:

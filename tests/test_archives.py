@@ -49,16 +49,16 @@ def test_what_is_packed_comes_out_and_goes_when_the_work_is_done(tmp_path, name)
     with Unpacked() as unpacked:
         folder, left_out = unpacked.unpack(archive)
         assert folder.name == "a" and below(folder) == FILES and left_out == []
-        assert stat.S_IMODE(folder.parents[1].stat().st_mode) == 0o700  # scans are of patients
+        assert stat.S_IMODE(folder.parents[2].stat().st_mode) == 0o700  # scans are of patients
         inside = f"{archive}!P1/ct.nii.gz"
         assert unpacked.shown(f"{folder}/P1/ct.nii.gz: damaged") == f"{inside}: damaged"
         assert unpacked.real(inside) == f"{folder}/P1/ct.nii.gz" and unpacked.real("/b.nii") == "/b.nii"
         assert unpacked.shown(str(folder)) == str(archive)
-    assert not folder.parents[1].exists()
+    assert not folder.parents[2].exists()
     with pytest.raises(KeyboardInterrupt), Unpacked() as unpacked:
         folder, _ = unpacked.unpack(archive)
         raise KeyboardInterrupt
-    assert not folder.parents[1].exists()
+    assert not folder.parents[2].exists()
 
 
 def test_a_name_of_an_earlier_day_is_found_again(tmp_path):
@@ -75,7 +75,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path, ending, name):
     with Unpacked() as unpacked:
         folder, ((member, why),) = unpacked.unpack(archive)
         assert below(folder) == {"good.nii": b"good"} and "leads out of the archive" in why
-        assert below(folder.parents[1]) == {"0/a/good.nii": b"good"}
+        assert below(folder.parents[2]) == {f"0/{tmp_path.name}/a/good.nii": b"good"}
     assert {path for path in tmp_path.rglob("*")} == before
 
 
@@ -251,7 +251,7 @@ def test_archives_that_are_unpacked_already_or_inside_another_are_passed_over_by
     assert "archives unpacked already: 1 (P1.zip)" in said and "archives inside an archive: 1 (P2.zip!more.zip)" in said
 
 
-def test_a_bad_archive_among_good_ones_is_named_and_the_others_are_used(tmp_path):
+def test_a_bad_archive_among_good_ones_is_named_and_the_others_are_used(tmp_path, capsys):
     pack(tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and no more")
     pack(tmp_path / "empty.tar", {})
     pack(tmp_path / "evil.tar", {"../evil.nii": b"x", "ct.nii": b"x"})
@@ -259,5 +259,27 @@ def test_a_bad_archive_among_good_ones_is_named_and_the_others_are_used(tmp_path
     scans, failed = found(tmp_path)
     assert list(scans) == ["evil", "good"]
     reasons = {failure["input"]: failure["reason"] for failure in failed}
-    assert reasons.keys() == {f"{tmp_path}/bad.zip", f"{tmp_path}/empty.tar", f"{tmp_path}/evil.tar!../evil.nii"}
-    assert "damaged" in reasons[f"{tmp_path}/bad.zip"] and "holds no scan" in reasons[f"{tmp_path}/empty.tar"]
+    assert reasons.keys() == {f"{tmp_path}/bad.zip", f"{tmp_path}/evil.tar!../evil.nii"}
+    assert "damaged" in reasons[f"{tmp_path}/bad.zip"]
+    assert "archives without a scan: 1 (empty.tar)" in capsys.readouterr().err
+    assert "holds no scan" in found(tmp_path / "empty.tar")[1][0]["reason"]
+
+
+def test_of_many_links_in_an_archive_the_first_are_named(tmp_path):
+    pack(tmp_path / "a.tar", {"ct.nii": b"x"} | {f"../evil{number}": b"x" for number in range(100)})
+    _, failed = found(tmp_path / "a.tar")
+    assert len(failed) == 6 and failed[-1]["reason"].startswith(f"{tmp_path}/a.tar: 95 more are left out; unpack it")
+
+
+def test_archives_of_masks_and_meshes_beside_a_patients_are_no_failures(tmp_path, capsys):
+    """As 3DIRCADb is downloaded."""
+    patient = ircadb_writer.write_patient(
+        tmp_path / "made", *ircadb_writer.draw()[:1], {"liver": ircadb_writer.draw()[1]}
+    )
+    pack(tmp_path / "3Dircadb1.17" / "PATIENT_DICOM.zip", below(patient / "PATIENT_DICOM"))
+    pack(tmp_path / "3Dircadb1.17" / "MASKS_DICOM.zip", below(patient / "MASKS_DICOM"))
+    pack(tmp_path / "3Dircadb1.17" / "MESHES_VTK.zip", {"liver.vtk": b"x"})
+    scans, failed = found(tmp_path / "3Dircadb1.17")
+    assert failed == [] and list(scans) == ["3Dircadb1.17"]
+    said = capsys.readouterr().err
+    assert "archives without a scan: 2 (MASKS_DICOM.zip, MESHES_VTK.zip)" in said

@@ -180,6 +180,8 @@ def test_an_mr_series_is_float_and_rescaled_where_it_says_so(hu, tmp_path):
     np.testing.assert_allclose(file_order(volume), stored * slopes + 3, rtol=1e-6)
     enhanced = write_enhanced(tmp_path / "enhanced", stored, PLACES, kind=EnhancedMRImageStorage, modality="MR")
     np.testing.assert_array_equal(file_order(load_scan([enhanced], "mr")), stored)
+    with pytest.raises(VolumeError, match="is one DICOM series where 4 channels are wanted"):
+        load_scan([enhanced], "mr", (0, 1, 2, 3))
     with pytest.raises(VolumeError, match="its modality is MR, not CT"):
         load_scan([folder], "ct")
     with pytest.raises(VolumeError, match="its modality is CT, not MR;"):

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from raunet_jax.imaging.dicom import read_dicom_series, series_slices
-from raunet_jax.imaging.dicom_series import files_of, find_series, orientation_name
+from raunet_jax.imaging import dicom_series
+from raunet_jax.imaging.dicom import files_of, read_dicom_series, series_slices
+from raunet_jax.imaging.dicom_series import find_series, orientation_name
 from raunet_jax.imaging.volume import VolumeError
 from study_writer import write_object, write_series
 
@@ -36,6 +37,16 @@ def test_series_that_lie_in_one_folder_are_read_by_their_keys(tmp_path):
         assert read_dicom_series(tmp_path, key).voxels.min() == 100 * number
     with pytest.raises(VolumeError, match=r"holds no series 9.9; there is 1 '1' \(CT, 4 slices\).*--series"):
         read_dicom_series(tmp_path, "9.9")
+
+
+def test_headers_of_a_folder_of_many_series_are_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    keys = [write_series(tmp_path, str(n), 3, name=f"{n}_{{}}", SeriesNumber=n) for n in range(4)]
+    read = []
+    read_headers = dicom_series.read_headers
+    monkeypatch.setattr(dicom_series, "read_headers", lambda files: read.append(len(files)) or read_headers(files))
+    assert [len(files_of(tmp_path, key)) for key in keys] == [3, 3, 3, 3] and read == [12]
+    (tmp_path / "3_0").unlink()
+    assert len(files_of(tmp_path, keys[3])) == 2 and read == [12, 11]
 
 
 def test_many_series_in_one_folder_are_named_in_a_short_sentence_without_their_uids(tmp_path):
@@ -129,7 +140,8 @@ def test_links_are_followed_once_and_hidden_files_not_at_all(tmp_path):
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "gone").symlink_to(tmp_path / "nowhere")
     series, others = find_series(tmp_path / "real")
-    assert [(one.description, one.slices) for one in series] == [("linked", 3)] and others == []
+    assert [(one.description, one.slices) for one in series] == [("linked", 3)]
+    assert [(one.path.name, one.what) for one in others] == [("gone", "cannot be read (No such file or directory)")]
 
 
 def test_a_copy_of_a_file_counts_once_and_another_file_of_its_number_twice(tmp_path):

@@ -1,6 +1,7 @@
 """Which files are scans: of each kind of folder, by themselves and beside what is none."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -8,6 +9,7 @@ import exact_models
 import ircadb_writer
 from exact_models import model
 from locked import lock
+from raunet_jax.commands import inputs
 from raunet_jax.commands import passed_over as passing
 from raunet_jax.commands.inputs import Input, find_inputs
 from raunet_jax.imaging.volume import write_mask
@@ -193,11 +195,13 @@ def test_a_brats_case_that_is_there_twice_does_not_stop_the_others(tmp_path):
 
 
 def test_a_file_that_may_not_be_read_is_named_and_the_others_are_found(tmp_path, monkeypatch):
-    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7")
-    lock(monkeypatch, "notes.txt", "IM7")
-    found, (failure,) = find_inputs([tmp_path], CT)
+    touch(tmp_path, "a.nii.gz", "notes.txt", "IM7", "b/1.2.840.7")
+    lock(monkeypatch, "notes.txt", "IM7", "1.2.840.7")
+    found, failed = find_inputs([tmp_path], CT)
     assert [scan.name for scan in found] == ["a"]
-    assert failure["input"] == f"{tmp_path}/IM7" and "IM7: cannot be read (Permission denied)" in failure["reason"]
+    for failure, name in zip(failed, ("IM7", "b/1.2.840.7"), strict=True):
+        assert failure["input"] == f"{tmp_path}/{name}"
+        assert f"{name}: cannot be read (Permission denied)" in failure["reason"]
 
 
 def test_scans_beside_and_below_dicom_files_are_found(tmp_path):
@@ -227,11 +231,23 @@ def test_a_pipe_is_no_scan_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     found, (failure,) = find_inputs([tmp_path / "pipe.nii"], CT)
     assert found == [] and "neither a file nor a folder" in failure["reason"]
-
-
-def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path):
+    os.mkfifo(tmp_path / "IM1")  # as a file without an ending, it might be DICOM
     touch(tmp_path, "a.nii.gz")
-    assert names([tmp_path, tmp_path / "a.nii.gz", tmp_path]) == ["a"]
+    assert names([tmp_path]) == ["a"]
+
+
+def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path, monkeypatch):
+    touch(tmp_path, "a.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    assert names([tmp_path, tmp_path / "a.nii.gz", tmp_path, pathlib.Path("a.nii.gz")]) == ["a"]
+
+
+def test_a_mistake_of_ours_at_one_path_is_called_so_and_the_rest_goes_on(tmp_path, monkeypatch):
+    touch(tmp_path, "a/a.nii.gz", "b.nii.gz")
+    monkeypatch.setattr(inputs, "look_below", lambda root: 1 / 0)
+    found, (failure,) = find_inputs([tmp_path / "a", tmp_path / "b.nii.gz"], CT)
+    assert [scan.name for scan in found] == ["b"]
+    assert failure["reason"].startswith("a mistake of raunet_jax: ZeroDivisionError")
 
 
 def test_brats_cases_of_any_year_are_found_and_what_is_missing_is_named(tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import brats, custom, liver_voi
-from data_prep import layouts
+from data_prep import layouts, sources
 from data_prep.cases import find_cases, read_case
 from data_prep.layouts import no_mask, scan
 
@@ -168,7 +168,7 @@ def test_every_source_says_what_it_looks_for_and_how_to_get_it(tmp_path, source)
     config.data.source, config.data.root = source, str(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
         find_cases(config)
-    for words in (layouts.PATTERNS[source], layouts.HOW_TO_GET[source], str(tmp_path), "--config.data.source=phantom"):
+    for words in (sources.PATTERNS[source], sources.HOW_TO_GET[source], str(tmp_path), "--config.data.source=phantom"):
         assert words in str(caught.value)
 
 

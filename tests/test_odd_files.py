@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import custom
-from data_prep import faults, layouts
+from data_prep import faults
 from data_prep.cases import find_cases, read_case
 from data_prep.description import read_description
 from data_prep.fingerprints import fingerprints
@@ -16,6 +16,7 @@ from data_prep.planning import plan
 from data_prep.verify import verify
 from raunet_jax.commands.inputs import find_inputs
 from raunet_jax.errors import UserError
+from raunet_jax.files import look_below
 from raunet_jax.imaging.nifti_reader import open_header, open_nifti, read_nifti
 from raunet_jax.imaging.volume import VolumeError, read_scan
 from raunet_jax.names import case_name, is_hidden, stem
@@ -225,7 +226,7 @@ def test_companions_of_other_systems_are_neither_scans_nor_errors(tmp_path):
     assert verify(config).unusable == set() and len(verify(config).cases) == 4
     scores, problems = score_folders(root / "labelsTr", root / "labelsTr", tmp_path / "scores.json", rule="custom")
     assert problems == [] and len(scores["cases"]) == 4
-    assert all(not is_hidden(path.name) for path in layouts.files_below(root))
+    assert all(not is_hidden(path.name) for path in look_below(root).files)
 
 
 @pytest.mark.parametrize("name", ["c.nii", "c.nii.gz", "c.NII.GZ", "c.Nii.gz"])

@@ -189,6 +189,17 @@ def test_a_users_own_mask_is_never_replaced(tmp_path, scans):
         assert ["choose another --output" in failure["reason"] for failure in summary["failed"]] == [True]
 
 
+@pytest.mark.parametrize("name", ["a_liver.nii.gz", "a_uncertainty.nii.gz", "a_seg_slices.nii.gz", "a.png"])
+def test_no_other_file_of_a_user_is_replaced_either(tmp_path, scans, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    own = out / name
+    own.write_bytes(b"made by hand")
+    summary = predict(models(), [scans / "a.nii.gz"], out, probabilities=True, uncertainty=True)
+    assert own.read_bytes() == b"made by hand" and summary["cases"] == []
+    assert f"{own} is there already" in summary["failed"][0]["reason"]
+
+
 def test_masks_of_any_earlier_prediction_may_be_replaced(tmp_path, scans):
     for name in ("a", "c", "a"):
         (path,) = scans.glob(f"{name}.nii*")
@@ -289,12 +300,12 @@ def test_scans_in_an_archive_are_segmented_and_named_by_it(tmp_path):
         archive.writestr("export/bad.nii.gz", b"no scan")
     summary = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")
     ((case,), (failure,)) = summary["cases"], summary["failed"]
-    assert case["images"] == [case["input"]] == [f"{tmp_path}/anna.zip!export/ct.nii.gz"] and case["case"] == "export"
+    assert case["images"] == [case["input"]] == [f"{tmp_path}/anna.zip!export/ct.nii.gz"] and case["case"] == "anna"
     assert failure["input"] == f"{tmp_path}/anna.zip!export/bad.nii.gz" and failure["input"] in failure["reason"]
     assert read_nifti(case["mask"], "ct").voxels.max() == 2
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "data:image/png" in page and "No pictures" not in page
-    assert not list(pathlib.Path(tempfile.gettempdir()).glob("raunet_jax_*/0/anna"))
+    assert not list(pathlib.Path(tempfile.gettempdir()).glob(f"raunet_jax_*/0/{tmp_path.name}/anna"))
     (again,) = predict(models(), [tmp_path / "anna.zip"], tmp_path / "out")["cases"]
     assert again["case"] == case["case"]  # the same scan, wherever it was unpacked
 

@@ -20,6 +20,7 @@ from raunet_jax.report import prediction_page
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     exact_models.use_rules(monkeypatch)
+    exact_models.pass_for_a_body(monkeypatch)
 
 
 @pytest.fixture
@@ -137,7 +138,10 @@ def test_what_an_interrupt_left_unfinished_is_begun_anew_under_its_name(tmp_path
     assert "unfinished" not in summary_of(out)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "{", '{"cases": 3}', '{"cases": [{}]}', '{"failed": ["x"]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", "{", '{"name": "nnU-Net", "results": []}', '{"cases": 3}', '{"cases": [{}]}', '{"failed": ["x"]}'],
+)
 def test_a_summary_that_cannot_be_read_is_not_overwritten(tmp_path, content):
     one, out = patient(tmp_path / "a"), tmp_path / "out"
     out.mkdir()

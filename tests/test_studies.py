@@ -186,9 +186,10 @@ def test_damaged_files_are_failures_said_once_a_folder(tmp_path):
     (tmp_path / "q.dcm").write_bytes(b"")
     found = find_studies(tmp_path, CT)
     assert len(found.chosen) == 1
+    again = "; export or copy it again, and see that you may read it"
     assert {failure["reason"] for failure in found.failed} == {
-        f"{tmp_path / 'p'}: 3 times not a readable DICOM file (10 bytes), such as bad0.dcm",
-        f"{tmp_path / 'q.dcm'}: not a readable DICOM file (0 bytes)",
+        f"{tmp_path / 'p'}: 3 times not a readable DICOM file (10 bytes), such as bad0.dcm{again}",
+        f"{tmp_path / 'q.dcm'}: not a readable DICOM file (0 bytes){again}",
     }
 
 

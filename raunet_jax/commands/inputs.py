@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,10 @@ from data_prep import brats_names, layouts
 from data_prep.label_files import LABEL_FOLDERS, label_files
 from raunet_jax import tasks
 from raunet_jax.commands.passed_over import (
+    EMPTY,
     MASK_FOLDERS,
     MASKS,
+    NAMED,
     NESTED,
     PACKED,
     UNPACKED,
@@ -22,8 +25,9 @@ from raunet_jax.commands.passed_over import (
 )
 from raunet_jax.commands.scan_names import GENERIC, Place, tell_apart
 from raunet_jax.commands.studies import find_studies
+from raunet_jax.failures import explain
 from raunet_jax.files import look_below
-from raunet_jax.imaging.archives import ARCHIVE, UNREAD, Unpacked, is_archive
+from raunet_jax.imaging.archives import ARCHIVE, UNPACK, UNREAD, Unpacked, is_archive
 from raunet_jax.names import NIFTI, stem
 
 log = logging.getLogger("raunet_jax")
@@ -81,8 +85,8 @@ def find_inputs(
         found = _Found()
         try:
             _find(path, config, unpacked, wanted, found)
-        except (OSError, ValueError) as error:
-            found.failed.append((str(path), str(error)))
+        except Exception as error:  # of whatever kind: it is this path's, and the others go on
+            found.failed.append((str(path), explain(error)))
         shown = unpacked.shown if unpacked else str
         for said in filter(None, [*map(shown, found.notes), found.passed_over.sentence(path, shown)]):
             log.warning(said)
@@ -90,7 +94,8 @@ def find_inputs(
             found.failed.append((str(path), _nothing_found(path, config, found)))
         scans += found.scans
         failed += [{"input": shown(where), "reason": shown(why)} for where, why in found.failed]
-    scans = list({scan[1:]: scan for scan in scans}.values())  # a path may have been given twice
+    # a path may have been given twice
+    scans = list({(*map(os.path.abspath, scan.images), *scan[2:]): scan for scan in scans}.values())
     names = tell_apart([scan.place for scan in scans])
     return [Input(name, *scan[1:]) for name, scan in zip(names, scans, strict=True)], failed
 
@@ -245,7 +250,10 @@ def _find_packed(
         except ValueError as error:
             found.failed.append((str(archive), str(error)))
             continue
-        found.failed += [(f"{archive}!{member}", f"{archive}: {member} is left out: {why}") for member, why in left_out]
+        for member, why in left_out[:NAMED]:
+            found.failed.append((f"{archive}!{member}", f"{archive}: {member} is left out: {why}"))
+        if left_out[NAMED:]:
+            found.failed.append((str(archive), f"{archive}: {len(left_out) - NAMED} more are left out; {UNPACK}"))
         around = tuple(reversed(archive.absolute().parts[1:-1]))
 
         def place(path: pathlib.Path, folder=folder, around=around) -> Place:
@@ -253,10 +261,10 @@ def _find_packed(
             own = inside.parts[: len(path.relative_to(folder).parts) + 1]
             return Place((*own, *around), len(own) + bool(GENERIC.fullmatch(folder.name)))
 
-        before, there = len(found.scans), len(found.failed)
+        before = len(found.scans), len(found.failed)
         _find_below(folder, place, config, unpacked, wanted, found)
-        if len(found.scans) == before and len(found.failed) == there:
-            found.failed.append((str(archive), f"{archive} holds no scan"))
+        if (len(found.scans), len(found.failed)) == before:
+            found.passed_over.add(EMPTY, [archive])
 
 
 def _is_unpacked(archive: pathlib.Path) -> bool:

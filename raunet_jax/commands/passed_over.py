@@ -17,6 +17,7 @@ TABLES = frozenset(".json .csv .tsv .txt .md .html .htm .xml .pdf .xls .xlsx .do
 MASKS, MASK_FOLDERS, DICOM = "masks, labels or results", "folders of masks", "folders of DICOM files"
 FOREIGN, OTHERS = "images in formats to be converted to NIfTI first", "other files"
 PACKED, NESTED, UNPACKED = "archives to be unpacked first", "archives inside an archive", "archives unpacked already"
+EMPTY = "archives without a scan"
 _ENDING = re.compile(r"(?:\.nii|\.tar)?\.[^.]*$", re.IGNORECASE)
 
 

@@ -19,6 +19,7 @@ from raunet_jax.imaging.volume import Volume, is_prediction, read_scan
 from raunet_jax.inference.cascade import Segmentation, needs_reference_liver, segment
 from raunet_jax.inference.models import StageModel, last_model, load_cascade
 from raunet_jax.inference.results import Result, result_file, volumes_of, write_case
+from raunet_jax.names import MASK_ENDING, SCANNED_MASK_ENDING, UNCERTAINTY_ENDING
 from raunet_jax.progress import progress
 from raunet_jax.read_ahead import keep_result, pipeline
 
@@ -127,13 +128,25 @@ class _Prediction:
 
     def read(self, scan: Input) -> _Read:
         begin = time.monotonic()
-        mask = result_file(self._output, scan.name)
-        if mask.exists() and not is_prediction(mask):
-            raise UserError(f"{mask} is there already and no prediction of ours; choose another --output")
+        self._check_free(scan.name)
         data = self._config.data
         volume = read_scan(scan.images, kind_of(data.modalities), scan.channels, data.repair, scan.series)
         volume = admit(volume, scan.images, self._config)
         return _Read(dataclasses.replace(volume, name=scan.name), time.monotonic() - begin)
+
+    def _check_free(self, name: str) -> None:
+        """Raise UserError where a file of a user's own would be replaced."""
+        endings = [MASK_ENDING, SCANNED_MASK_ENDING]
+        if self._maps["probabilities"]:
+            endings += [f"_{tasks.stage_of(stage).map_name}" for stage in self._models]
+        if self._maps["uncertainty"]:
+            endings.append(UNCERTAINTY_ENDING)
+        for path in (result_file(self._output, name, ending) for ending in endings):
+            if path.exists() and not is_prediction(path):
+                raise UserError(f"{path} is there already and no result of ours; choose another --output")
+        picture, page = self._output / f"{name}.png", self._output / "index.html"
+        if picture.exists() and not (result_file(self._output, name).exists() or page.exists()):
+            raise UserError(f"{picture} is there already and no picture of ours; choose another --output")
 
     def segment(self, scan: Input, case: _Read) -> _Read:
         begin = time.monotonic()

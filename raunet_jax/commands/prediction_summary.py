@@ -100,6 +100,8 @@ class PredictionSummary:
     def _read(self) -> dict[str, list[dict]]:
         path = self._output / "summary.json"
         content = read_json(path, _REMEDY) if path.exists() else {}
+        if content and not content.keys() & set(_LISTS):  # nnU-Net writes one of this name
+            raise FileError(path, f"is no summary of ours, it holds {', '.join(list(content)[:3])}", _REMEDY)
         summary = {name: content.get(name) or [] for name in _LISTS}
         for name, lines in summary.items():
             needed = "input" if name == "failed" else "case"

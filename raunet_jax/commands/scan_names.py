@@ -10,7 +10,7 @@ from raunet_jax.names import numbered, safe_name
 # Names that say what a file or folder holds, and not of whom.
 GENERIC = re.compile(
     r"(ct|cta|mri?|pet|scans?|images?|imagest[rs]|imagesva|imaging|img|volumes?|vol|data|input|original|raw|"
-    r"(patient[-_])?(dicom|dcm)|dicomobj|series|study|nifti|nii|t1|t1ce|t1c|t2|flair)",
+    r"(patient[-_])?(dicom|dcm)|dicomobj|export|series|study|nifti|nii|t1|t1ce|t1c|t2|flair)",
     re.IGNORECASE,
 )
 

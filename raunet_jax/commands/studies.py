@@ -17,6 +17,7 @@ from raunet_jax.imaging.mr_choice import choose_mr
 from raunet_jax.imaging.series_choice import AUTO, Choice, by_study, choose_ct, is_uid
 from raunet_jax.imaging.series_words import plain
 
+_COPY = "export or copy it again, and see that you may read it"
 _NAMED = 6  # series that are passed over, before the rest of them is but counted
 _LONGEST_DESCRIPTION = 40  # bytes of one in a name
 _OF_NOBODY = re.compile(  # names of folders that say what they hold, and not of whom
@@ -71,7 +72,7 @@ def find_studies(
             notes.append(f"{folder}: passed over: {listed(choice.study)}")
         else:
             failed.append({"input": str(folder), "reason": f"{folder} {choice.problem}"})
-    failed += [{"input": str(place), "reason": f"{place}: {what}"} for place, what in _troubles(others)]
+    failed += [{"input": str(place), "reason": f"{place}: {what}; {_COPY}"} for place, what in _troubles(others)]
     notes += [f"{path}: passed over: {counted(others)}"] if counted(others) else []
     for table in (one.path for one in others if one.what == TABLE_OF_CONTENTS):
         notes += missing_files(table, seen)

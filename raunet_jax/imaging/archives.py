@@ -25,7 +25,7 @@ GENEROUS = 1 << 30
 RESERVE = 1 << 28  # bytes that are left free on the disk
 INSIDE = "!"  # between an archive and the file in it: scans.zip!P1/ct.nii.gz
 _BLOCK = 1 << 20
-_UNPACK = "unpack it, and give the folder"
+UNPACK = "unpack it, and give the folder"
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, struct.error, OSError),
     *(NotImplementedError, RuntimeError, ValueError, OverflowError, IndexError, KeyError),
@@ -72,12 +72,13 @@ class Unpacked:
         archive = archive.absolute()
         if self._root is None:
             self._root = pathlib.Path(tempfile.mkdtemp(prefix="raunet_jax_"))
-        folder = self._root / str(len(self._folders)) / _folder_name(archive)
+        place = self._root / str(len(self._folders))
+        folder = place / archive.parent.name / _folder_name(archive)  # a scan may be called after either
         folder.mkdir(parents=True)
         try:
             left_out = _unpack(archive, folder)
         except BaseException:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             raise
         self._folders[archive] = folder
         return folder, left_out
@@ -121,7 +122,7 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, str]
         most = max(GENEROUS, RATIO * archive.stat().st_size)
         for count, member in enumerate(_members(archive)):
             if count >= MEMBERS:
-                raise FileError(archive, f"holds more than {MEMBERS:,} files", _UNPACK)
+                raise FileError(archive, f"holds more than {MEMBERS:,} files", UNPACK)
             target = _inside(folder, member.name)
             problem = member.problem or ("" if target else "its name leads out of the archive")
             if target and any(map(is_hidden, target.relative_to(folder).parts)):
@@ -129,7 +130,7 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, str]
             if not problem:
                 problem, written = _write(member, target, archive, written, most, room)
             if problem:
-                left_out.append((member.name, f"{problem}; {_UNPACK}"))
+                left_out.append((member.name, f"{problem}; {UNPACK}"))
     except FileError:
         raise
     except _DAMAGED as error:
@@ -137,7 +138,7 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, str]
             raise _no_room(archive, folder, room) from error
         said = " ".join(str(error).split()) or type(error).__name__
         raise FileError(
-            archive, f"the archive is damaged ({said})", f"copy or download it again, or {_UNPACK}"
+            archive, f"the archive is damaged ({said})", f"copy or download it again, or {UNPACK}"
         ) from error
     return left_out
 
@@ -162,7 +163,7 @@ def _write(
                 problem = (
                     f"holds more than {written / 1e9:.1f} GB, over {RATIO} times its size, as no archive of scans does"
                 )
-                raise FileError(archive, problem, f"if you trust it, {_UNPACK}")
+                raise FileError(archive, problem, f"if you trust it, {UNPACK}")
             if written > room:
                 raise _no_room(archive, target, room)
             file.write(block)
@@ -190,7 +191,7 @@ def _zip_members(archive: pathlib.Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as content:
         members = [member for member in content.infolist() if not member.is_dir()]
         if any(member.flag_bits & 1 for member in members):
-            raise FileError(archive, "is locked with a password", _UNPACK)
+            raise FileError(archive, "is locked with a password", UNPACK)
         for member in members:
             kind = member.external_attr >> 28  # the file's type in Unix's mode; 0: of another system
             problem = "" if kind in (0, 8) else "it is a link or a device"

@@ -1,17 +1,28 @@
 """A DICOM series as a volume: CT or MR, in single slices or as multi-frame files."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from pydicom.uid import UID
 
-from raunet_jax.imaging.dicom_files import Slice, looks_like_dicom, quiet, read_elements, read_slices, unreadable
+from raunet_jax.files import look_below
+from raunet_jax.imaging.dicom_files import (
+    DICOM_SUFFIXES,
+    Slice,
+    looks_like_dicom,
+    quiet,
+    read_elements,
+    read_slices,
+    unreadable,
+)
 from raunet_jax.imaging.dicom_geometry import stack_slices
 from raunet_jax.imaging.dicom_pixels import read_values, resample_slices
-from raunet_jax.imaging.dicom_series import files_of, find_series, listed
+from raunet_jax.imaging.dicom_series import Series, find_series, listed
 from raunet_jax.imaging.grid import Grid, Path, Volume, VolumeError
 
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _MODALITY = {"ct": "CT", "mr": "MR"}
 
 
@@ -87,7 +98,7 @@ def _find_slices(folder: pathlib.Path, series: str = "") -> list[Slice]:
     slices, faulty = [], []
     for path in files_of(folder, series) if series else sorted(path for path in folder.iterdir() if path.is_file()):
         if not looks_like_dicom(path):
-            if path.suffix.lower() in _DICOM_SUFFIXES:
+            if path.suffix.lower() in DICOM_SUFFIXES:
                 raise unreadable(path)
             continue
         data = read_elements(path, stop_before_pixels=True)
@@ -103,6 +114,34 @@ def _find_slices(folder: pathlib.Path, series: str = "") -> list[Slice]:
         if series or not slices or of_series == slices[0].series or not UID(of_series).is_valid:
             raise error
     return slices
+
+
+def files_of(folder: Path, key: str) -> tuple[pathlib.Path, ...]:
+    """The files of the series `key` at any depth below `folder`.
+
+    Raises:
+        VolumeError: there is no such series.
+    """
+    series = _known_series(tuple(_stamped(look_below(folder).files)))
+    found = [one for one in series if one.key == key]
+    for one in found:
+        if one.folder == pathlib.Path(folder) or len(found) == 1:
+            return one.files
+    problem = f"holds no series {key}" + (f"; there is {listed(series)}" if series else "")
+    raise VolumeError(folder, problem, "choose one of these with --series, or see that its files are there")
+
+
+@lru_cache(maxsize=2)  # the headers of a folder of many series are read once, not once a series
+def _known_series(files: tuple[tuple[pathlib.Path, int, int], ...]) -> list[Series]:
+    """The series of files, each given with its size and time of change."""
+    return find_series("", files=[path for path, *_ in files])[0]
+
+
+def _stamped(files: Iterable[pathlib.Path]) -> Iterator[tuple[pathlib.Path, int, int]]:
+    for path in files:
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            status = path.stat()
+            yield path, status.st_size, status.st_ctime_ns
 
 
 def _series_of(data) -> str:

@@ -12,7 +12,19 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from raunet_jax.imaging.dicom_slices import Slice, brief, slices_of
 from raunet_jax.imaging.grid import VolumeError
 
-__all__ = ["Slice", "looks_like_dicom", "quiet", "read_elements", "read_pixels", "read_slices", "unreadable"]
+__all__ = [
+    "DICOM_SUFFIXES",
+    "Slice",
+    "begins_as_dicom",
+    "looks_like_dicom",
+    "quiet",
+    "read_elements",
+    "read_pixels",
+    "read_slices",
+    "unreadable",
+]
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 pydicom.config.logger.propagate = False  # it logs each of its warnings too, to our users' screens
 
@@ -77,6 +89,11 @@ def looks_like_dicom(path: pathlib.Path) -> bool:
             start = file.read(132)
     except OSError as error:
         raise _locked(path, error) from error
+    return begins_as_dicom(start)
+
+
+def begins_as_dicom(start: bytes) -> bool:
+    """Whether a file of which these are the first 132 bytes begins as DICOM does."""
     # files of old archives lack the preamble and begin with the first element of group 8, little endian
     return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 

@@ -3,8 +3,8 @@
 import concurrent.futures
 import dataclasses
 import filecmp
-import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,10 +12,9 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 
 from raunet_jax.imaging.dicom_elements import items, number, numbers, parts, text, words
-from raunet_jax.imaging.dicom_files import quiet
-from raunet_jax.names import NIFTI, natural
+from raunet_jax.imaging.dicom_files import DICOM_SUFFIXES, begins_as_dicom, quiet, unreadable
+from raunet_jax.imaging.dicom_slices import brief
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 TABLE_OF_CONTENTS = "table of contents"
 _NO_IMAGE = {  # SOP class, or what it begins with, below 1.2.840.10008.: what such a file is (PS3.4 B.5)
     "1.3.10": TABLE_OF_CONTENTS,
@@ -61,6 +60,7 @@ _TAGS = [
     ConvolutionKernel ContrastBolusAgent ContrastBolusAgentSequence EchoTime RepetitionTime InversionTime
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence""".split()
 ]
+_OF_UID = re.compile(r"\.\d+")  # the last part of a UID, as which many archives name their files
 _THREADS = 8  # to wait for a network drive; parsing itself runs one at a time
 
 
@@ -121,37 +121,6 @@ class Facts:
     study_description: str
 
 
-def walk(root: pathlib.Path, deep: bool = True) -> tuple[list[pathlib.Path], list[NotSeries]]:
-    """Every file below `root` in natural order, hidden ones left out; links to folders are followed once."""
-    files, others, seen = [], [], set()
-
-    def visit(folder: pathlib.Path) -> None:
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                return
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                children = sorted((one for one in entries if one.name[0] != "."), key=lambda one: natural(one.name))
-        except OSError as error:
-            others.append(NotSeries(folder, f"cannot be read ({error.strerror})", True))
-            return
-        inner = []
-        for child in children:
-            try:
-                if child.is_dir():
-                    inner.append(folder / child.name)
-                elif child.is_file():
-                    files.append(folder / child.name)
-            except OSError:  # a circle of links
-                continue
-        for child in inner if deep else ():
-            visit(child)
-
-    visit(root)
-    return files, others
-
-
 def read_headers(files: Iterable[pathlib.Path]) -> tuple[list[Header], list[NotSeries]]:
     """The header of each image among `files`, and what else of DICOM is there.
 
@@ -170,10 +139,8 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
         with path.open("rb") as file:
             start = file.read(132)
             marked = start[128:] == b"DICM"
-            # files of old archives lack the mark and begin with the first element of group 8, little endian
-            if not marked and start[:4] not in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00"):
-                what = f"not a readable DICOM file ({path.stat().st_size} bytes)"
-                return NotSeries(path, what, True) if named_so else None
+            if not begins_as_dicom(start):
+                return NotSeries(path, unreadable(path).problem, True) if named_so else None
             if path.name.upper() == "DICOMDIR":
                 return NotSeries(path, TABLE_OF_CONTENTS)
             file.seek(0)
@@ -181,11 +148,11 @@ def _read(path: pathlib.Path) -> Header | NotSeries | None:
             header = _header(path, data)
             what = _what(data, header)
     except OSError as error:
-        if NIFTI.fullmatch(path.name) or (path.suffix and not named_so):
+        if path.suffix and not named_so and not _OF_UID.fullmatch(path.suffix):
             return None
         return NotSeries(path, f"cannot be read ({error.strerror})", True)
     except Exception as error:  # pydicom raises whatever a damaged element makes it stumble over
-        return NotSeries(path, f"damaged DICOM file ({error})", True) if marked or named_so else None
+        return NotSeries(path, f"damaged DICOM file ({brief(error)})", True) if marked or named_so else None
     if not (header.sop or header.rows or header.modality):
         return NotSeries(path, "damaged DICOM file (nothing in it says what it is)", True) if marked else None
     return NotSeries(path, what) if what else header

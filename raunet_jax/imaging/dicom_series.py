@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from raunet_jax.files import look_below
 from raunet_jax.imaging.dicom_elements import text
 from raunet_jax.imaging.dicom_headers import (
     TABLE_OF_CONTENTS,
@@ -18,13 +19,12 @@ from raunet_jax.imaging.dicom_headers import (
     NotSeries,
     facts_of,
     read_headers,
-    walk,
     without_copies,
 )
-from raunet_jax.imaging.grid import Path, VolumeError
+from raunet_jax.imaging.grid import Path
 from raunet_jax.names import natural
 
-__all__ = ["TABLE_OF_CONTENTS", "NotSeries", "Series", "files_of", "find_series", "listed", "orientation_name"]
+__all__ = ["TABLE_OF_CONTENTS", "NotSeries", "Series", "find_series", "listed", "orientation_name"]
 
 _SAME_PLACE_MM = 0.01
 _OBLIQUE = 0.9  # cosine of the angle from which an axis of the patient no longer gives a plane its name
@@ -116,7 +116,11 @@ def find_series(
         The series in natural order of their folders and numbers, and what is no part of one. Nothing is raised for a
         file or folder that cannot be read: it is listed.
     """
-    files, locked = walk(pathlib.Path(root), deep) if files is None else (files, [])
+    locked = []
+    if files is None:
+        tree = look_below(root, deep)
+        files = tree.files
+        locked = [NotSeries(folder, f"cannot be read ({why})", True) for folder, why in tree.locked]
     headers, others = read_headers(files)
     headers, copies = without_copies(headers)
     series, lost = [], []
@@ -129,21 +133,6 @@ def find_series(
     series = _one_a_slice(series)
     series.sort(key=lambda one: (natural(str(one.folder)), one.number or 0, natural(one.key)))
     return series, locked + others + copies + lost
-
-
-def files_of(folder: Path, key: str) -> tuple[pathlib.Path, ...]:
-    """The files of the series `key` at any depth below `folder`.
-
-    Raises:
-        VolumeError: there is no such series.
-    """
-    series, _ = find_series(folder)
-    found = [one for one in series if one.key == key]
-    for one in found:
-        if one.folder == pathlib.Path(folder) or len(found) == 1:
-            return one.files
-    problem = f"holds no series {key}" + (f"; there is {listed(series)}" if series else "")
-    raise VolumeError(folder, problem, "choose one of these with --series, or see that its files are there")
 
 
 def listed(series: Sequence[Series], most: int = 6) -> str:

@@ -11,6 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from raunet_jax.imaging.grid import Path
+from raunet_jax.imaging.nifti_header import read_header
 
 FEW_LABELS = 10
 _CHUNK = 1 << 20
@@ -24,31 +25,31 @@ def is_label_map(path: Path, most: int = FEW_LABELS, empty: bool = False) -> boo
     With `empty` the others may be missing. Of a scan only the first voxels are read, until they have shown more values
     than that; of a label map all, or many. False for what cannot be read, or is no NIfTI file.
     """
-    return _asked(path, lambda file: _few_values(file, most, empty))
+    return _asked(path, lambda file, header: _few_values(file, header, most, empty))
 
 
 def is_stored_in_bytes(path: Path) -> bool:
     """Whether the voxels of a NIfTI file are bytes, as those of most label maps are, by its header alone."""
-    return _asked(path, lambda file: _header(file).get_data_dtype() == np.uint8)
+    return _asked(path, lambda _, header: header.get_data_dtype() == np.uint8)
 
 
-def _asked(path: Path, question: Callable[[BinaryIO], bool]) -> bool:
+def _asked(path: Path, question: Callable[[BinaryIO, nib.Nifti1Header], bool]) -> bool:
     try:
         with open(path, "rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            return question(gzip.GzipFile(fileobj=file) if zipped else file)
+            content = gzip.GzipFile(fileobj=file) if zipped else file
+            return question(content, read_header(content.read(nib.Nifti2Header.template_dtype.itemsize), path))
     except (OSError, EOFError, zlib.error, ValueError, ArithmeticError, HeaderDataError, WrapStructError):
         return False
 
 
-def _few_values(file: BinaryIO, most: int, empty: bool) -> bool:
-    header = _header(file)
-    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
-    if dtype.kind not in "iuf" or offset < header.template_dtype.itemsize:
+def _few_values(file: BinaryIO, header: nib.Nifti1Header, most: int, empty: bool) -> bool:
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
         return False
     slope, intercept = header.get_slope_inter()
-    file.seek(offset)
+    file.seek(header.get_data_offset())
     stored: set[float] = set()
     read = 0
     for chunk in _chunks(file, int(np.prod(header.get_data_shape(), dtype=object)) * dtype.itemsize):
@@ -62,14 +63,6 @@ def _few_values(file: BinaryIO, most: int, empty: bool) -> bool:
     labels = np.rint(values)
     good = np.abs(values - labels) < 0.01  # uint8 with a slope of 2/255 gives 0.996
     return bool((empty or len(values) > 1) and good.all() and labels.min() == 0 and labels.max() <= 255)
-
-
-def _header(file: BinaryIO) -> nib.Nifti1Header:
-    start = file.read(nib.Nifti2Header.template_dtype.itemsize)
-    kind = nib.Nifti2Header if start[4:8] == b"n+2\0" else nib.Nifti1Header
-    if start[344:348] != b"n+1\0" and kind is nib.Nifti1Header:
-        raise HeaderDataError("no NIfTI file")
-    return kind(start[: kind.template_dtype.itemsize])
 
 
 def _chunks(file: BinaryIO, count: int) -> Iterator[bytes]:

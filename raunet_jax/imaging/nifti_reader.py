@@ -1,12 +1,10 @@
 """NIfTI files read as scans and label masks, each checked before a voxel of it is trusted."""
 
 import dataclasses
-import gzip
 import io
 import logging
 import math
 import pathlib
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,6 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from raunet_jax.imaging.grid import Grid, Path, Repair, Volume, VolumeError, check_affine, check_same_grid
+from raunet_jax.imaging.nifti_bytes import read_bytes, read_first_bytes
 from raunet_jax.imaging.nifti_header import check_length, check_place, read_header
 from raunet_jax.names import common_name, stem
 
@@ -150,7 +149,7 @@ def open_nifti(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid
 
     All bytes are read, so that a gzip's checksum is verified too. Raises VolumeError as `read_nifti` does.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path)
     stored = read_header(content, path)
     kind = nib.Nifti2Image if isinstance(stored, nib.Nifti2Header) else nib.Nifti1Image
     try:
@@ -177,20 +176,6 @@ def open_nifti(path: Path, several: bool = False) -> tuple[nib.Nifti1Image, Grid
     check_affine(affine, path)
     doubts += check_place(stored, affine, path)
     return image, Grid(tuple(int(size) for size in shape[:3]), affine, image.header, warnings=doubts)
-
-
-def _read_bytes(path: Path) -> bytes:
-    """Those of the file, decompressed if it is a gzip, whatever its name."""
-    try:
-        content = pathlib.Path(path).read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except EOFError:
-        raise VolumeError(path, "the gzip ends early", "copy or download the file again") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise VolumeError(path, f"the gzip is damaged ({error})", "copy or download the file again") from None
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise VolumeError(path, problem, "copy it there, and see that you may read it") from error
 
 
 def _matching_grid(grid: Grid, path: Path, like: Grid, like_name: Path, repair: bool) -> tuple[Grid, Repairs]:
@@ -277,7 +262,7 @@ def open_header(path: Path) -> tuple[nib.Nifti1Header, Grid]:
     Raises:
         VolumeError: as `open_nifti` does, but for what only the other bytes tell.
     """
-    content = _first_bytes(path, nib.Nifti2Header.template_dtype.itemsize)
+    content = read_first_bytes(path, nib.Nifti2Header.template_dtype.itemsize)
     stored = read_header(content, path)
     try:
         with np.errstate(all="ignore"):
@@ -290,19 +275,3 @@ def open_header(path: Path) -> tuple[nib.Nifti1Header, Grid]:
     check_affine(affine, path)
     shape_xyz = tuple(int(size) for size in shape[:3])
     return header, Grid(shape_xyz, affine, header, warnings=check_place(stored, affine, path))
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-    """Those of the file, decompressed if it is a gzip, whatever its name."""
-    try:
-        with pathlib.Path(path).open("rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            return (gzip.GzipFile(fileobj=file) if gzipped else file).read(count)
-    except EOFError:
-        raise VolumeError(path, "the gzip ends early", "copy or download the file again") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise VolumeError(path, f"the gzip is damaged ({error})", "copy or download the file again") from None
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise VolumeError(path, problem, "copy it there, and see that you may read it") from error

@@ -10,7 +10,7 @@ from raunet_jax.files import replacing
 from raunet_jax.imaging.grid import RAS, Grid, Path, Volume, VolumeError
 from raunet_jax.imaging.nifti_reader import open_header
 
-_PREDICTED = b"segmented by raunet_jax"  # tells our masks from a user's own
+_PREDICTED = b"segmented by raunet_jax"  # tells our masks and maps from a user's own files
 _GEOMETRY = (
     "pixdim xyzt_units qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
     "srow_x srow_y srow_z"
@@ -45,7 +45,7 @@ def write_scanned_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
 
 
 def is_prediction(path: Path) -> bool:
-    """Whether `write_mask` made this file; False for anything else, also what cannot be read."""
+    """Whether this program wrote the file, a scan's mask or map; False for anything else, also what cannot be read."""
     try:
         return open_header(path)[0]["descrip"].tobytes().startswith(_PREDICTED)
     except VolumeError:
@@ -58,7 +58,7 @@ def write_map(path: Path, values: np.ndarray, like: Volume) -> None:
     Raises:
         VolumeError: another shape than that of `like`, or a name that does not end in .nii or .nii.gz.
     """
-    _write_like(path, np.asarray(values, np.float32), like.grid)
+    _write_like(path, np.asarray(values, np.float32), like.grid, _PREDICTED)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, orientation: Sequence[str] = "RAS") -> None:
@@ -72,7 +72,7 @@ def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, orientation:
     _save(path, stored, Grid(stored.shape, affine @ inv_ornt_aff(turn, voxels_xyz.shape), None))
 
 
-def _write_like(path: Path, values: np.ndarray, grid: Grid, description: bytes = b"") -> None:
+def _write_like(path: Path, values: np.ndarray, grid: Grid, description: bytes) -> None:
     if values.shape != grid.canonical_shape:
         raise VolumeError(
             path,

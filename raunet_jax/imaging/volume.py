@@ -66,6 +66,9 @@ def load_scan(
     """
     if len(images) == 1:
         if _is_dicom(images[0]):
+            if len(channels) > 1:
+                problem = f"is one DICOM series where {len(channels)} channels are wanted"
+                raise VolumeError(images[0], problem, "give the folder of the study that holds a series of each")
             return read_dicom_series(images[0], *series, kind=kind)
         return read_nifti(images[0], kind, channels, repair)
     if not any(map(_is_dicom, images)):
