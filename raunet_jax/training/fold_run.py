@@ -71,6 +71,8 @@ class FoldRun:
             check_same_recipe(self.folder.path, self.checkpoints.recipe(step), self.config)
             return saved_state.restore(self.checkpoints, step, self.state)
 
+        if jax.process_index() == 0:
+            self.checkpoints.clear()  # now: a training that is over saves no more
         found = self.checkpoints.read_newest(read)
         if found is None:
             return
