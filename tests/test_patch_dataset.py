@@ -18,7 +18,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import tiny_lits
-from data_prep import cutting, patch_dataset, workers
+from data_prep import cutting, finished_set, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
 from raunet_jax import tasks
 from raunet_jax.imaging.geometry import Box
@@ -361,11 +361,11 @@ def test_a_shard_cut_short_is_refused_and_a_changed_one_found_by_its_hash(lits, 
     config = tiny_lits.recipe(lits, tmp_path)
     target = patch_dataset.folder(config)
     shutil.copytree(built[1].folder, target)
-    assert patch_dataset.damaged(target) == []
+    assert finished_set.damaged(target) == []
     shard = next(target.glob("*fold_1*"))
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert patch_dataset.damaged(target) == [shard.name]
+    assert finished_set.damaged(target) == [shard.name]
     shard.write_bytes(content[:100])
     with pytest.raises(patch_dataset.PatchSetError, match=f"{shard.name} is missing or cut short; delete"):
         patch_dataset.prepare(config)
