@@ -67,9 +67,9 @@ def test_a_process_that_cannot_be_started_is_a_failed_fold_and_gives_its_device_
     tmp_path, monkeypatch, capsys, stop
 ):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
-    with pytest.raises(RunError, match=r"fold 0 \(FileNotFoundError: .*gone.*fold 1 \(FileNotFoundError"):
+    with pytest.raises(RunError, match=r"fold 0 \(.*/gone: there is no such file.*fold 1 \(.*/gone: there is no"):
         parallel_folds.train_folds(tmp_path, tmp_path, (0, 1), 1, stop)
-    assert "error: fold 0: FileNotFoundError" in capsys.readouterr().err
+    assert f"error: fold 0: {tmp_path}/gone: there is no such file" in capsys.readouterr().err
 
 
 def program(path, lines):
