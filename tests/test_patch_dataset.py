@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -420,3 +421,9 @@ def test_a_predicted_box_is_cut_around_in_place_of_the_reference_liver(lits, bui
         np.testing.assert_array_equal(record["image"][..., 0], hu[window])
     others = {path.name for path in patch_set.folder.glob("*.array_record*")}
     assert len(mine) == 3 and len(others) == len(list(built[1].folder.glob("*.array_record*")))
+
+
+def test_workers_leave_ctrl_c_to_their_parent_from_their_first_instant(tmp_path):
+    with workers.workers(tiny_lits.recipe(tmp_path, tmp_path, workers=1), 1) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert blocked == {signal.SIGINT} and not signal.pthread_sigmask(signal.SIG_BLOCK, [])
