@@ -49,17 +49,17 @@ def kill(
         number = signal.Signals(rng.choice(SIGNALS))
         child = Child(mode.arguments, scratch, **how)
         told = _wait_for_the_moment(child, mode, seconds + 3 * real, scratch, rng)
-        alive = child.running
         child.signal(number)
         done = child.wait(120)
-        kills += alive
+        killed = done.status in ENDS[number]  # else it had ended before, or was about to
+        kills += killed
         story.append(f"{number.name} {told}")
         what = f"{name}{' by python run.py' * real}: {', '.join(story)}"
         if done.broken:
             return Outcome(what, done.broken, kills)
         if child.orphans():
             return Outcome(what, "a process of it is still there", kills)
-        if alive and done.status not in ENDS[number] | {0}:
+        if not killed and done.status != 0:
             return Outcome(what, f"exit status {done.status}: {done.tail}", kills)
         if done.status == 0:
             break
