@@ -27,7 +27,7 @@ def damaged(error: FileError) -> Damaged:
 
 def write(folder: pathlib.Path) -> None:
     """Write `folder`/NAME, a JSON object: path below `folder` with "/" -> SHA-256 in hexadecimal digits."""
-    write_json(folder / NAME, {name: _sha256(path) for name, path in sorted(_files(folder).items()) if name != NAME})
+    write_json(folder / NAME, {name: sha256(path) for name, path in sorted(_files(folder).items()) if name != NAME})
 
 
 def read(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
@@ -58,16 +58,16 @@ def check(folder: pathlib.Path, digests: dict[str, str], parts: Collection[str] 
     for part in parts or ():
         if not any(name.startswith(f"{part}/") for name in digests):
             raise Damaged(folder / part, "was never written", remedy)
-    for name, sha256 in digests.items():
+    for name, written in digests.items():
         if parts is not None and name.split("/")[0] not in parts:
             continue
         if name not in there:
             raise Damaged(folder / name, "is missing", remedy)
         try:
-            found = _sha256(there[name])
+            found = sha256(there[name])
         except OSError as error:
             raise Unreadable(folder / name, f"cannot be read ({error.strerror})", remedy) from error
-        if found != sha256:
+        if found != written:
             raise Damaged(folder / name, "is not what was written (its SHA-256 is another one)", remedy)
 
 
@@ -80,6 +80,7 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+    """In hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

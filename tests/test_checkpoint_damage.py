@@ -156,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_passed_over_and_kept(run, 
         return read
 
     with monkeypatch.context() as patch, Checkpoints(newest.parent) as checkpoints:
-        for place, name in ((pathlib.Path, "read_bytes"), (os, "scandir"), (digests, "_sha256")):
+        for place, name in ((pathlib.Path, "read_bytes"), (os, "scandir"), (digests, "sha256")):
             patch.setattr(place, name, but(getattr(place, name)))
         step, _ = checkpoints.read_newest(checkpoints.recipe)
         assert step == 2 and "Too many open files" in said()[-1]
