@@ -74,7 +74,7 @@ def kill(
 def _wait_for_the_moment(
     child: Child, mode: Mode, seconds: float, place: pathlib.Path, rng: np.random.Generator
 ) -> str:
-    """Sleep till a random instant of the run, or till one of the things that it writes is just there, and tell which."""
+    """Sleep till a random instant of the run, or till one of the things that it writes is there, and tell which."""
     watch, delay, wanted = rng.random() < 0.4, rng.exponential(0.02), 1 + int(rng.exponential(4))
     end, seen = child.begin + (1.05 if watch else rng.uniform(0, 1.05)) * seconds, set()
     while child.running and time.monotonic() < end:
