@@ -29,6 +29,7 @@ if __name__ == "__main__" and startup.set_environment():
     startup.restart()  # before anything else is imported, or it would be imported twice
 
 import pathlib  # noqa: E402
+import traceback  # noqa: E402
 
 from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
@@ -78,6 +79,8 @@ def parse(arguments):
         sys.argv = arguments  # where ml_collections looks for the fields that are set
         return flags.FLAGS(sys.argv)
     except errors.UserError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
         sys.exit(f"error: {error}")
     except flags.Error as error:
         hint = "configs/common.py lists all fields" if "--config." in str(error) else "--help lists all flags"

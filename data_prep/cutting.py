@@ -6,7 +6,6 @@ SHA-256. A later run keeps the shards that match their lines and cuts the rest.
 
 import dataclasses
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from data_prep.cases import read_case
 from data_prep.layouts import Case
 from data_prep.workers import workers
 from raunet_jax import files, tasks
+from raunet_jax.digests import sha256
 from raunet_jax.errors import UserError
 from raunet_jax.failures import explain
 from raunet_jax.imaging import geometry, intensity, views
@@ -196,12 +196,7 @@ def _kept(jobs: Sequence[Job], staging: Path) -> dict[str, dict]:
 
 
 def intact(shard: Path, line: dict) -> bool:
-    return shard.is_file() and shard.stat().st_size == line.get("bytes") and _sha256(shard) == line.get("sha256")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return shard.is_file() and shard.stat().st_size == line.get("bytes") and sha256(shard) == line.get("sha256")
 
 
 def _check_space(config: ConfigDict, todo: Sequence[Job], staging: Path) -> None:
@@ -245,4 +240,4 @@ def _cut(recipe: dict, job: Job, staging: Path) -> dict:
         writer.close()
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-    return line | {"records": count, "bytes": shard.stat().st_size, "sha256": _sha256(shard), "shard": shard.name}
+    return line | {"records": count, "bytes": shard.stat().st_size, "sha256": sha256(shard), "shard": shard.name}

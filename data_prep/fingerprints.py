@@ -166,7 +166,7 @@ def _key(case: Case, config: ConfigDict) -> str:
 
 def _read_cache(path: Path) -> dict[str, Sequence]:
     try:
-        return read_json(path, "", {str: [str, (str, None)]})
+        return read_json(path, "", {str: [str, (str, None), ([int], None)]})
     except (NotFound, FileError):  # none yet, or one that somebody cut short: it is made anew
         return {}
 

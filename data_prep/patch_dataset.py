@@ -20,39 +20,21 @@ from types import MappingProxyType
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from data_prep import sampling
+from data_prep import finished_set, sampling
 from data_prep.cases import find_cases, join_copies, split_cases, usable_cases
-from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features, intact
+from data_prep.cutting import MANIFEST, Job, PatchSetError, cut_all, features
 from data_prep.fingerprints import Fingerprint, fingerprints
+from data_prep.finished_set import PatchSet
 from data_prep.layouts import Case
-from data_prep.patch_set_checks import check_description, read_manifest, remedy
 from raunet_jax import files, locks, tasks
-from raunet_jax.errors import UserError
 from raunet_jax.imaging.geometry import Box
-from raunet_jax.run_folder import SPLIT, SPLIT_SHAPE, TEST, TRAIN, VALIDATION, Parts, fold_part
+from raunet_jax.run_folder import SPLIT, TEST, TRAIN, VALIDATION, Parts, fold_part
 
 log = logging.getLogger("raunet_jax")
 
 NAME = "raunet_patches"
 VERSION = "1.0.0"  # of the data set's folder; what the bytes follow from is in the name above it
 FORMAT = 2  # raise it when the same recipe and files would give other bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class PatchSet:
-    """A finished patch set.
-
-    Attributes:
-        folder: of the TFDS data set.
-        failed: (case, reason) of each case that had to be left out.
-        counts: records a split.
-        split: {split: {case: content hash}} as `assign_splits` gives it.
-    """
-
-    folder: Path
-    failed: tuple[tuple[str, str], ...]
-    counts: dict[str, int]
-    split: Parts
 
 
 def split_names(config: ConfigDict) -> tuple[str, ...]:
@@ -101,15 +83,16 @@ def prepare(config: ConfigDict, boxes: Mapping[str, Box] = MappingProxyType({}))
     """
     cases, incomplete = usable_cases(config)
     prints = fingerprints(cases, config)
-    target = _folder(config, cases, prints, boxes)
+    target, split = _folder(config, cases, prints, boxes), _assign_splits(config, cases, prints)
     if not target.exists():
         with _alone(target.parent):
             if not target.exists():
-                split = _assign_splits(config, cases, prints)
                 _build(config, _jobs(config, cases, split, boxes), split, target)
-    patch_set = _finished(target, config)
-    if patch_set.split != _assign_splits(config, cases, prints):
-        raise PatchSetError(f"{target / SPLIT} holds another split than this recipe makes; {remedy(target)}")
+    patch_set = finished_set.read(target, config)
+    if patch_set.split != split:
+        raise PatchSetError(
+            f"{target / SPLIT} holds another split than this recipe makes; {finished_set.again(target)}"
+        )
     for case, reason in patch_set.failed:
         log.warning(f"left out of the patch set: {case}: {reason}")
     left_out = tuple((case, f"{reason}; {remedy}") for case, reason, remedy in incomplete)
@@ -121,10 +104,10 @@ def key_beginning(config: ConfigDict) -> str:
     return f"{config.stage}_{'x'.join(str(int(length)) for length in config.patch_size)}_"
 
 
-def damaged(folder: Path) -> list[str]:
-    """Names of the shards in a finished patch set whose bytes are no longer those that were written."""
-    lines = read_manifest(folder)
-    return [line["shard"] for line in lines if line.get("records") and not intact(folder / line["shard"], line)]
+def finished(config: ConfigDict) -> list[Path]:
+    """Folders of the finished sets of the recipe's stage and patch size, whatever cases they are of."""
+    prepared = Path(config.data.prepared).expanduser() / NAME
+    return sorted(path.parent for path in prepared.glob(f"{key_beginning(config)}*/{VERSION}/{MANIFEST}"))
 
 
 def _recipe(config: ConfigDict) -> dict:
@@ -228,29 +211,6 @@ def _assemble(config: ConfigDict, lines: Sequence[dict], split: Parts, staging: 
     )
     files.write_text(place / MANIFEST, "".join(json.dumps(line) + "\n" for line in manifest.values()))
     files.write_json(place / SPLIT, split)
-
-
-def _finished(target: Path, config: ConfigDict) -> PatchSet:
-    """What the finished set says of itself.
-
-    Raises:
-        PatchSetError: one of its files is missing, cut short, or is not what was written.
-    """
-    lines = read_manifest(target)
-    counts: dict[str, int] = {}
-    for line in lines:
-        counts[line["split"]] = counts.get(line["split"], 0) + line.get("records", 0)
-        shard = target / line.get("shard", "")
-        if line.get("records") and (not shard.is_file() or shard.stat().st_size != line["bytes"]):
-            raise PatchSetError(f"{shard} is missing or cut short; {remedy(target)}")
-    counts = {name: counts[name] for name in sorted(counts)}
-    failed = tuple((line["case"], line["failed"]) for line in lines if "failed" in line)
-    try:
-        split = files.read_json(target / SPLIT, remedy(target), SPLIT_SHAPE)
-    except UserError as error:
-        raise PatchSetError(str(error)) from None
-    check_description(target, config, lines)
-    return PatchSet(target, failed, counts, split)
 
 
 def _alone(place: Path) -> contextlib.AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from data_prep.cases import find_cases, scan_cases
 from data_prep.description import read_description
 from data_prep.faults import Finding, check_case
 from data_prep.fingerprints import SMALL, files_of, fingerprints
+from data_prep.finished_set import damaged
 from data_prep.layouts import Case
 from data_prep.planning import plan
 from data_prep.stage_check import lacking
@@ -100,14 +101,10 @@ def check_stages(stages: Sequence[ConfigDict], cases: Sequence[Case]) -> list[Fi
 
 def check_patches(stage: ConfigDict) -> list[Finding]:
     """Which shards of the patch sets of this stage and patch size, whatever cases they are of, are not as written."""
-    prepared = pathlib.Path(stage.data.prepared).expanduser() / patch_dataset.NAME
     findings = []
-    for manifest in sorted(
-        prepared.glob(f"{patch_dataset.key_beginning(stage)}*/{patch_dataset.VERSION}/{patch_dataset.MANIFEST}")
-    ):
-        place = manifest.parent
+    for place in patch_dataset.finished(stage):
         try:
-            shards = patch_dataset.damaged(place)
+            shards = damaged(place)
             value = f"{place}: changed or missing: {', '.join(shards)}" if shards else ""
         except (OSError, ValueError, KeyError) as error:
             value = f"{place}: its manifest cannot be read ({error})"

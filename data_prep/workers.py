@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import threading
@@ -31,9 +32,8 @@ def workers(config: ConfigDict, jobs: int) -> Iterator[ProcessPoolExecutor]:
     """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # read by the libraries as they load, so it must be there before the processes are
-    spawn = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(worker_count(config, jobs), spawn, initializer=_follow_parent) as pool:
+        with ProcessPoolExecutor(worker_count(config, jobs), _Spawn(), initializer=_follow_parent) as pool:
             try:
                 yield pool
             finally:
@@ -43,9 +43,23 @@ def workers(config: ConfigDict, jobs: int) -> Iterator[ProcessPoolExecutor]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+class _Process(multiprocessing.context.SpawnProcess):
+    """Leaves Ctrl-C to its parent from its first instant, or each would show where its imports were cut short."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process has its parent's mask
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Spawn(multiprocessing.context.SpawnContext):
+    Process = _Process
+
+
 def _follow_parent() -> None:
-    """End with the parent even when it is killed, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent even when it is killed."""
     if os.environ.get(DEBUG):
         log_to_stderr()
     parent = multiprocessing.parent_process()

@@ -93,12 +93,12 @@ class Checkpoints:
         self._writer = self._writer or Writer()
         writing, alone = self.folder / f"{_WRITING}.{step}", jax.process_index() == 0
         if alone:
-            self._clear()
+            self.clear()
         try:
             self._writer.write(writing, state, loop, config, dice)
         except (OSError, ValueError) as error:
             if alone:
-                self._clear()
+                self.clear()
             if not isinstance(error, OSError) and not any(said in str(error) for said in _OF_THE_DISK):
                 raise
             why = " ".join(str(error).split())
@@ -201,8 +201,8 @@ class Checkpoints:
             os.rename(self._place(step), gone)
             shutil.rmtree(gone, ignore_errors=True)
 
-    def _clear(self) -> None:
-        """Delete what a kill has left half written or half deleted."""
+    def clear(self) -> None:
+        """Delete what a kill has left half written or half deleted; nobody else may be writing here."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name.startswith((_WRITING, _DELETED)) or _OF_ORBAX in path.name:
                 shutil.rmtree(path, ignore_errors=True)

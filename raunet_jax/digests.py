@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Collection
 
-from raunet_jax.errors import FileError
+from raunet_jax.errors import FileError, NotFound
 from raunet_jax.files import read_json, write_json
 
 NAME = "sha256.json"
@@ -19,20 +19,26 @@ class Unreadable(Damaged):
     """A file cannot be read now; nothing is known about what it holds."""
 
 
+def damaged(error: FileError) -> Damaged:
+    """What an error of `files.read_json` says of a file; Unreadable where the system gave none of it."""
+    kind = Unreadable if isinstance(error.__cause__, OSError) else Damaged
+    return kind(error.path, error.problem, error.remedy)
+
+
 def write(folder: pathlib.Path) -> None:
     """Write `folder`/NAME, a JSON object: path below `folder` with "/" -> SHA-256 in hexadecimal digits."""
-    write_json(folder / NAME, {name: _sha256(path) for name, path in sorted(_files(folder).items()) if name != NAME})
+    write_json(folder / NAME, {name: sha256(path) for name, path in sorted(_files(folder).items()) if name != NAME})
 
 
 def read(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
     """What `write` wrote; None where it wrote nothing. Raises Damaged."""
     path = folder / NAME
-    if not path.exists():
-        return None
     try:
         digests = read_json(path, remedy)
+    except NotFound:
+        return None
     except FileError as error:
-        raise Damaged(path, error.problem, remedy) from None
+        raise damaged(error) from None
     if not digests or not all(isinstance(value, str) and len(value) == 64 for value in digests.values()):
         raise Damaged(path, "does not hold a SHA-256 of each file", remedy)
     return digests
@@ -45,28 +51,36 @@ def check(folder: pathlib.Path, digests: dict[str, str], parts: Collection[str] 
         parts: names of subfolders to which to keep; None: everything.
         remedy: what to do then.
     """
-    there = _files(folder)
+    try:
+        there = _files(folder)
+    except OSError as error:
+        raise Unreadable(error.filename, f"cannot be looked into ({error.strerror})", remedy) from error
     for part in parts or ():
         if not any(name.startswith(f"{part}/") for name in digests):
             raise Damaged(folder / part, "was never written", remedy)
-    for name, sha256 in digests.items():
+    for name, written in digests.items():
         if parts is not None and name.split("/")[0] not in parts:
             continue
         if name not in there:
             raise Damaged(folder / name, "is missing", remedy)
         try:
-            found = _sha256(there[name])
+            found = sha256(there[name])
         except OSError as error:
             raise Unreadable(folder / name, f"cannot be read ({error.strerror})", remedy) from error
-        if found != sha256:
+        if found != written:
             raise Damaged(folder / name, "is not what was written (its SHA-256 is another one)", remedy)
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    found = (pathlib.Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    found = (pathlib.Path(place, name) for place, _, names in os.walk(folder, onerror=note) for name in names)
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+    """In hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

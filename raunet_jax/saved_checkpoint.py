@@ -17,8 +17,9 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from raunet_jax import digests, recipe
-from raunet_jax.digests import Damaged
+from raunet_jax.digests import Damaged, Unreadable
 from raunet_jax.errors import FileError, NotFound, UserError
+from raunet_jax.failures import is_users
 from raunet_jax.files import read_json
 
 METRIC = "validation_dice"
@@ -117,7 +118,7 @@ class SavedCheckpoint:
         except NotFound:
             raise Damaged(path, "is missing", REMEDY) from None
         except FileError as error:
-            raise Damaged(path, error.problem, REMEDY) from None
+            raise digests.damaged(error) from None
 
     def _items(self) -> tuple[str, ...]:
         """Where the state lies; until November 2026 all of it lay in one item."""
@@ -140,7 +141,8 @@ class SavedCheckpoint:
                 raise
             path, why = self.path / item, f"{type(error).__name__}: {error}".split(" [tensorstore_spec")[0]
             there = path.is_dir()
-            raise Damaged(path, f"cannot be read ({why[:LONGEST]})" if there else "is missing", REMEDY) from error
+            kind = Unreadable if there and is_users(error) and not isinstance(error, FileNotFoundError) else Damaged
+            raise kind(path, f"cannot be read ({why[:LONGEST]})" if there else "is missing", REMEDY) from error
 
     def _digests(self) -> dict[str, str] | None:
         """The SHA-256 of each file; None for a checkpoint of a version that wrote none."""

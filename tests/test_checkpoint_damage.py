@@ -1,7 +1,10 @@
 """A checkpoint whose files are no longer what was written is passed over and said; none is ever read as it is."""
 
+import errno
 import json
 import logging
+import os
+import pathlib
 import re
 import shutil
 
@@ -10,6 +13,7 @@ import pytest
 
 from configs import common, liver_coarse
 from raunet_jax import checkpoints as checkpoints_module
+from raunet_jax import digests
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.commands import run_facts
 from raunet_jax.digests import Damaged
@@ -138,6 +142,36 @@ def test_a_damaged_checkpoint_is_neither_counted_among_those_kept_nor_kept(run):
         checkpoints.save(1, state(1), {"losses": []}, common.get_config(), 0.5)
         assert checkpoints.steps() == [1]
     assert resume(run) == (1, 1)
+
+
+@pytest.mark.parametrize("file", ["sha256.json", "loop/metadata", "loop"])
+def test_a_checkpoint_that_cannot_be_read_just_now_is_passed_over_and_kept(run, monkeypatch, said, file):
+    newest = run / "fold_0" / "checkpoints" / "3"
+
+    def but(call):
+        def read(path, *arguments):
+            if str(path) == str(newest / file):
+                raise OSError(errno.EMFILE, "Too many open files", str(path))
+            return call(path, *arguments)
+
+        return read
+
+    with monkeypatch.context() as patch, Checkpoints(newest.parent) as checkpoints:
+        for place, name in ((pathlib.Path, "read_bytes"), (os, "scandir"), (digests, "sha256")):
+            patch.setattr(place, name, but(getattr(place, name)))
+        step, _ = checkpoints.read_newest(checkpoints.recipe)
+        assert step == 2 and "Too many open files" in said()[-1]
+        checkpoints.save(1, state(1), {"losses": []}, common.get_config(), 0.5)
+        assert checkpoints.steps() == [1, 2, 3]
+    assert resume(run) == (3, 3)
+
+
+def test_what_a_kill_left_half_deleted_goes_when_the_training_is_begun_again(run):
+    folder = run / "fold_0" / "checkpoints"
+    shutil.copytree(folder / "2", folder / ".deleted.1")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.clear()
+    assert {path.name for path in folder.iterdir()} == {"2", "3"}
 
 
 def test_hashes_are_part_of_what_a_kill_leaves_or_does_not(run, monkeypatch):

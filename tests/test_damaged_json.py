@@ -8,7 +8,7 @@ import pytest
 
 import tiny_lits
 from configs import liver_tumor
-from data_prep import cutting, patch_dataset
+from data_prep import cutting, finished_set, patch_dataset
 from data_prep.cases import find_cases
 from data_prep.description import read_description
 from data_prep.fingerprints import fingerprints
@@ -203,7 +203,7 @@ def test_what_a_patch_set_says_of_itself(built, name):
     damage += [put(saved, *change) + b"\n" + b"".join(others) for change in changed[name]]
     check(path, lambda: patch_dataset.prepare(config), [b"", *damage])
     if name == "manifest.jsonl":
-        check(path, lambda: patch_dataset.damaged(patch_set.folder), damage)
+        check(path, lambda: finished_set.damaged(patch_set.folder), damage)
     if name in ("dataset_info.json", "features.json"):
         folder = re.escape(str(patch_set.folder))
         path.write_bytes(b"[]")

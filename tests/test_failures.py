@@ -87,7 +87,7 @@ def test_a_mistake_of_ours_names_the_innermost_line_of_ours():
 
 def ended(monkeypatch, capsys, work):
     """Exit status and standard error of run.py where the mode's function is `work`."""
-    monkeypatch.setattr(commands, "load", lambda mode: work)
+    monkeypatch.setattr(commands, "load", lambda mode, listing: work)
     monkeypatch.setenv("RAUNET_JAX_DEBUG", "")
     run.flags.FLAGS(["run.py"])
     status = run.main(["run.py"])
@@ -118,7 +118,7 @@ def test_how_the_program_ends(monkeypatch, capsys, error, status, said):
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):
-    monkeypatch.setattr(commands, "load", lambda mode: raising(KeyError("depth")))
+    monkeypatch.setattr(commands, "load", lambda mode, listing: raising(KeyError("depth")))
     monkeypatch.setenv("RAUNET_JAX_DEBUG", "")
     run.flags.FLAGS(["run.py", "--debug"])
     try:

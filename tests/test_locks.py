@@ -49,6 +49,18 @@ def test_processes_that_the_holder_starts_do_not_keep_the_folder(tmp_path):
         child.stdin.close()
 
 
+def test_a_process_that_is_to_hold_it_too_does_so_until_its_own_end(tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with locks.alone(tmp_path, refuse) as lock:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock])
+    with child:
+        with pytest.raises(Taken), locks.alone(tmp_path, refuse):
+            pass
+        child.stdin.close()
+    with locks.alone(tmp_path, refuse):
+        pass
+
+
 def test_a_disk_without_locks_is_used_all_the_same_and_it_is_said(tmp_path, monkeypatch, capsys):
     def without(*_):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import tiny_lits
-from data_prep import cutting, patch_dataset, workers
+from data_prep import cutting, finished_set, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
 from raunet_jax import tasks
 from raunet_jax.imaging.geometry import Box
@@ -361,11 +362,11 @@ def test_a_shard_cut_short_is_refused_and_a_changed_one_found_by_its_hash(lits, 
     config = tiny_lits.recipe(lits, tmp_path)
     target = patch_dataset.folder(config)
     shutil.copytree(built[1].folder, target)
-    assert patch_dataset.damaged(target) == []
+    assert finished_set.damaged(target) == []
     shard = next(target.glob("*fold_1*"))
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert patch_dataset.damaged(target) == [shard.name]
+    assert finished_set.damaged(target) == [shard.name]
     shard.write_bytes(content[:100])
     with pytest.raises(patch_dataset.PatchSetError, match=f"{shard.name} is missing or cut short; delete"):
         patch_dataset.prepare(config)
@@ -420,3 +421,9 @@ def test_a_predicted_box_is_cut_around_in_place_of_the_reference_liver(lits, bui
         np.testing.assert_array_equal(record["image"][..., 0], hu[window])
     others = {path.name for path in patch_set.folder.glob("*.array_record*")}
     assert len(mine) == 3 and len(others) == len(list(built[1].folder.glob("*.array_record*")))
+
+
+def test_workers_leave_ctrl_c_to_their_parent_from_their_first_instant(tmp_path):
+    with workers.workers(tiny_lits.recipe(tmp_path, tmp_path, workers=1), 1) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert blocked == {signal.SIGINT} and not signal.pthread_sigmask(signal.SIG_BLOCK, [])

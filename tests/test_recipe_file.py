@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+import run
 from raunet_jax.commands import recipe_file
 from raunet_jax.errors import UserError
 
@@ -75,3 +76,11 @@ def test_a_command_line_that_names_no_recipe_is_refused_in_a_sentence(arguments,
     with pytest.raises(UserError) as info:
         recipe_file.settled(["run.py", *arguments])
     assert str(info.value).startswith(said)
+
+
+def test_debug_shows_where_in_a_recipe_an_error_came_from(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return undefined_name\n")
+    for flags, shown in ([], 0), (["--debug"], 1):
+        with pytest.raises(SystemExit, match="^error: mine.py, line 2: NameError"):
+            run.parse(["run.py", "--config=mine.py", *flags])
+        assert capsys.readouterr().err.count("return undefined_name\n") == shown

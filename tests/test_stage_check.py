@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from raunet_jax.commands import evaluate, prepare, train
 from raunet_jax.commands.request import Request
 from raunet_jax.errors import UserError
 from raunet_jax.run_folder import RunError, RunFolder
+from raunet_jax.signals import Stopped
 
 
 def write(root, cases=6, tumors=()):
@@ -74,6 +76,37 @@ def test_prepare_says_it_too(tmp_path, trained, capsys):
     assert prepare.run(Request(config, None)) == 1
     printed = capsys.readouterr()
     assert NO_TUMOR in printed.err and "liver_voi: " in printed.out and "liver_tumor" not in printed.out
+
+
+def test_finished_patch_sets_may_lie_where_nothing_can_be_written(tmp_path, trained, monkeypatch):
+    config = cascade(write(tmp_path / "lits", tumors=range(6)), tmp_path / "prepared")
+    config = recipe.with_stages(config, ["coarse"])
+
+    def refuse(folder, name):
+        raise UserError(f"{name} cannot be written in")
+
+    monkeypatch.setattr(prepare, "check_writable", refuse)
+    with pytest.raises(UserError, match="^config.data.prepared cannot be written in"):
+        prepare.run(Request(config, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "check_writable", lambda folder, name: None)
+        assert prepare.run(Request(config, None)) == 0
+    assert prepare.run(Request(config, None)) == 0
+
+
+def test_a_signal_at_the_end_of_a_fold_is_not_forgotten(tmp_path, trained, monkeypatch):
+    config = cascade(write(tmp_path / "lits", tumors=range(6)), tmp_path / "prepared")
+    config.stages.voi.folds, begun = (0, 1), []
+
+    def last(stage, patches, folder, fold, stop):
+        begun.append(folder.relative_to(tmp_path).as_posix())
+        if stage.stage == "voi":
+            stop.signum = signal.SIGTERM  # after the fold's last step was saved
+
+    monkeypatch.setattr(train.loop, "train_fold", last)
+    with pytest.raises(Stopped, match="stopped by SIGTERM; the same command resumes"):
+        train.run(Request(config, tmp_path / "run"))
+    assert begun == ["run/coarse/fold_0", "run/voi/fold_0"] and not trained
 
 
 def test_a_fold_all_of_whose_tumors_are_in_the_one_left_out_is_named(tmp_path):
@@ -132,7 +165,7 @@ def test_a_second_training_in_a_run_folder_ends_at_once_and_says_who_has_it(tmp_
 
     def second(stage, patches, folder, fold, stop):
         with pytest.raises(
-            RunError, match=rf"^{run}: process \d+ on .* is training in this run folder; wait for"
+            RunError, match=rf"^{run}: process \d+ on .* is training in this run folder, or was"
         ) as info:
             train.run(Request(config, run))
         refused.append(str(info.value))
@@ -141,7 +174,8 @@ def test_a_second_training_in_a_run_folder_ends_at_once_and_says_who_has_it(tmp_
     assert train.run(Request(config, run)) == 0
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     assert refused == 3 * [
-        f"{run}: {holder} is training in this run folder; wait for its end, or name another --workdir"
+        f"{run}: {holder} is training in this run folder, or was, and its folds are being saved; wait for the end of "
+        "that, or name another --workdir"
     ]
     before = json.loads((run / "config.json").read_text())
     assert before["name"] == "demo"

@@ -238,8 +238,10 @@ def test_augmentation_is_drawn_again_as_it_was_after_a_resume(small, unbroken, t
 
 def test_a_finished_run_is_left_as_it_is(small, unbroken, capsys):
     before = checkpoint(unbroken)[0], rows(unbroken)
+    half_deleted = unbroken / "checkpoints" / ".deleted.1"  # by a kill at its very end
+    (half_deleted / "state").mkdir(parents=True)
     train_fold(*small, unbroken, 0, StopRequest())
-    assert "trained already, 9 steps" in capsys.readouterr().err
+    assert "trained already, 9 steps" in capsys.readouterr().err and not half_deleted.exists()
     assert (checkpoint(unbroken)[0], rows(unbroken)) == before
 
 

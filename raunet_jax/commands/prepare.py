@@ -36,7 +36,8 @@ def trainable(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
         UserError: there is nothing to train any stage on, too few cases, or no place for patch sets.
     """
     for stage in recipe.stages_of(config).values():
-        check_writable(pathlib.Path(stage.data.prepared).expanduser(), "config.data.prepared")
+        if not patch_dataset.finished(stage):  # sets that are there may lie on a disk that is read-only
+            check_writable(pathlib.Path(stage.data.prepared).expanduser(), "config.data.prepared")
     untrainable = stage_check.untrainable(config)
     if not untrainable:
         return config, []

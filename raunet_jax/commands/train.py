@@ -25,18 +25,22 @@ log = logging.getLogger("raunet_jax")
 
 def run(request: Request) -> int:
     """Exit status 1 where a case failed along the way, or a stage has nothing to be trained on."""
-    config, run = request.planned_recipe(), RunFolder(request.run)
-    _check(config, run)
+    run = RunFolder(request.run)
     check_writable(run.path, "--workdir")
-    with locks.alone(run.path, lambda holder: _refuse(run, holder)):
-        return _train(config, run, request)
+    config = request.planned_recipe()
+    _check(config, run)
+    with locks.alone(run.path, lambda holder: _refuse(run, holder)) as lock:
+        return _train(config, run, request, lock)
 
 
 def _refuse(run: RunFolder, holder: str) -> NoReturn:
-    raise RunError(f"{run.path}: {holder} is training in this run folder; wait for its end, or name another --workdir")
+    raise RunError(
+        f"{run.path}: {holder} is training in this run folder, or was, and its folds are being saved; wait for the "
+        "end of that, or name another --workdir"
+    )
 
 
-def _train(config: ConfigDict, run: RunFolder, request: Request) -> int:
+def _train(config: ConfigDict, run: RunFolder, request: Request, lock: int) -> int:
     config, left_out = trainable(config)
     stages = recipe.stages_of(config)
     if any(stage.folds_at_once > 1 for stage in stages.values()):
@@ -44,7 +48,7 @@ def _train(config: ConfigDict, run: RunFolder, request: Request) -> int:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     failed: list[str] = []
     for name, stage in stages.items():
-        failed += _train_stage(config, run, name, stage)
+        failed += _train_stage(config, run, name, stage, lock)
     status = _finish(config, dataclasses.replace(request, config=config))
     for line in dict.fromkeys(failed):
         log.warning(f"not trained on {line}")
@@ -72,7 +76,7 @@ def _check(config: ConfigDict, run: RunFolder) -> None:
         _check_liver_source(config, stage)
 
 
-def _train_stage(config: ConfigDict, run: RunFolder, name: str, stage: ConfigDict) -> list[str]:
+def _train_stage(config: ConfigDict, run: RunFolder, name: str, stage: ConfigDict, lock: int) -> list[str]:
     """Train the folds of one stage; a sentence for each case that could not be trained on."""
     folder = run.stages(config)[name]
     patches = patch_dataset.prepare(stage, _boxes(config, run, stage))
@@ -81,10 +85,14 @@ def _train_stage(config: ConfigDict, run: RunFolder, name: str, stage: ConfigDic
     files.write_text(run.recipe, recipe.to_json(config) + "\n")
     with catch_signals() as stop:
         if min(stage.folds_at_once, len(stage.folds)) > 1:
-            parallel_folds.train_folds(patches.folder, folder.path, stage.folds, stage.folds_at_once, stop)
+            at_once = stage.folds_at_once
+            parallel_folds.train_folds(patches.folder, folder.path, stage.folds, at_once, stop, (lock,))
         else:
             for fold in stage.folds:
-                loop.train_fold(stage, patches.folder, folder.fold(fold).path, fold, stop)
+                if not stop:
+                    loop.train_fold(stage, patches.folder, folder.fold(fold).path, fold, stop)
+        if stop:  # also after the last step, or while a fold turned out to be trained already
+            raise stop.stopped()
     return [f"{case}: {reason}" for case, reason in patches.failed]
 
 

@@ -69,8 +69,14 @@ class FoldRun:
 
         def read(step: int):
             check_same_recipe(self.folder.path, self.checkpoints.recipe(step), self.config)
-            return saved_state.restore(self.checkpoints, step, self.state)
+            state, loop = saved_state.restore(self.checkpoints, step, self.state)
+            for name in ("loader", "seconds", "patch_set"):
+                if name not in loop:  # of an earlier version, whose files have no SHA-256
+                    raise self.checkpoints.damaged(step, f"loop/metadata holds no {name}")
+            return state, loop
 
+        if jax.process_index() == 0:
+            self.checkpoints.clear()  # now: a training that is over saves no more
         found = self.checkpoints.read_newest(read)
         if found is None:
             return

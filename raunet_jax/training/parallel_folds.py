@@ -25,13 +25,22 @@ NODES = pathlib.Path("/dev")  # holds a node a GPU: nvidia0, nvidia1, …
 
 
 def train_folds(
-    patch_set: pathlib.Path, run: pathlib.Path, folds: Sequence[int], at_once: int, stop: StopRequest
+    patch_set: pathlib.Path,
+    run: pathlib.Path,
+    folds: Sequence[int],
+    at_once: int,
+    stop: StopRequest,
+    locks: Sequence[int] = (),
 ) -> None:
     """Train `folds` of the recipe saved in the run folder `run`, at most `at_once` of them at a time.
 
     Each process is shown one GPU of those this process is shown (CUDA_VISIBLE_DEVICES), and no two the same, so that
     there are no more at a time than GPUs; on a CPU they share the cores. What they say is passed on line by line.
     A signal that fills `stop` is passed on to the processes, which save and end.
+
+    Args:
+        locks: open files of `locks.alone` that the processes hold too: where this one is killed, they take a while to
+            save, and nobody else may train here until they have.
 
     Raises:
         Stopped: a signal asked for an end.
@@ -45,7 +54,7 @@ def train_folds(
 
     def train(fold: int, device: str) -> None:
         try:
-            status = _train_in_process(patch_set, run, fold, device, running)
+            status = _train_in_process(patch_set, run, fold, device, running, locks)
             if status:
                 failed[fold] = f"exit status {status}"
         except Exception as error:  # of whatever kind: one that leaves a thread is lost
@@ -73,7 +82,12 @@ def train_folds(
 
 
 def _train_in_process(
-    patch_set: pathlib.Path, run: pathlib.Path, fold: int, device: str, running: dict[int, subprocess.Popen]
+    patch_set: pathlib.Path,
+    run: pathlib.Path,
+    fold: int,
+    device: str,
+    running: dict[int, subprocess.Popen],
+    locks: Sequence[int],
 ) -> int:
     """Train `fold` in a process that is shown `device` alone, and is put into `running`; its exit status."""
     command = [sys.executable, "-m", "raunet_jax.training.parallel_folds", str(patch_set), str(run), str(fold)]
@@ -83,6 +97,7 @@ def _train_in_process(
     if device:
         environment["CUDA_VISIBLE_DEVICES"] = device
     options = {"env": environment, "stderr": subprocess.PIPE, "errors": "replace", "start_new_session": True}
+    options["pass_fds"] = locks
     with subprocess.Popen(command, **options) as child:
         running[fold] = child
         for line in child.stderr:
@@ -120,7 +135,7 @@ def _wait_for(free: queue.SimpleQueue, stop: StopRequest, running: dict[int, sub
 def _pass_on(stop: StopRequest, running: dict[int, subprocess.Popen]) -> None:
     if stop:
         for fold in list(running):
-            running.pop(fold).send_signal(stop.signum)
+            running.pop(fold).send_signal(signal.SIGTERM)  # SIGINT would show a traceback of one that is just starting
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -68,7 +68,7 @@ def run_part(world: World, part: str, args, root: pathlib.Path, minutes: float) 
             if outcome is None:
                 continue
             done += 1
-            tried += outcome.count
+            tried += outcome.count or bool(outcome.failure)
             held += 0 if outcome.failure else outcome.count
             unseen += outcome.count if outcome.note == "unseen" and not outcome.failure else 0
             kinds[outcome.what.partition(":")[0]] += outcome.count

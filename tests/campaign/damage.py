@@ -85,8 +85,11 @@ def damage(
     world.begin(mode, scratch)
     files = sorted(path for path in scratch.glob(kind.files) if path.is_file())
     path = files[rng.integers(len(files))]
+    whole = path.read_bytes()
     told = _spoil(path, how, files, rng)
     what = f"{mode_name}: {path.relative_to(scratch)}: {told}"
+    if path.exists() and path.read_bytes() == whole:
+        return Outcome(what, count=0, note="nothing of it was changed")
     before = contents.digest_of_files(scratch, mode.keeps)
     done = world.warm.command(mode.arguments, scratch, mode.stand_in)
     changed = contents.differences(before, contents.digest_of_files(scratch, mode.keeps))

@@ -73,7 +73,7 @@ ROWS = (
     # of shared/cases
     Row("00", predict(), 0, masks=("reference.nii.gz", "reference_series"), count=2),
     Row("04", predict(), 1, masks=("good",), named=("gap", "two_phases", "copies", "half_step")),
-    Row("08", predict("case/first"), either=("first",), silent=()),
+    Row("08", predict("case/first"), masks=("first",), count=1),
     Row("08", predict("case/beside"), named=(), masks=("beside",)),
     Row("08", predict("case/mixed"), masks=("patient1.nii.gz", "patient2.nii.gz"), named=("IM0001",)),
     Row(

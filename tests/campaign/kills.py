@@ -49,17 +49,17 @@ def kill(
         number = signal.Signals(rng.choice(SIGNALS))
         child = Child(mode.arguments, scratch, **how)
         told = _wait_for_the_moment(child, mode, seconds + 3 * real, scratch, rng)
-        alive = child.running
         child.signal(number)
         done = child.wait(120)
-        kills += alive
+        killed = done.status in ENDS[number]  # else it had ended before, or was about to
+        kills += killed
         story.append(f"{number.name} {told}")
         what = f"{name}{' by python run.py' * real}: {', '.join(story)}"
         if done.broken:
             return Outcome(what, done.broken, kills)
         if child.orphans():
             return Outcome(what, "a process of it is still there", kills)
-        if alive and done.status not in ENDS[number] | {0}:
+        if not killed and done.status != 0:
             return Outcome(what, f"exit status {done.status}: {done.tail}", kills)
         if done.status == 0:
             break
@@ -74,20 +74,21 @@ def kill(
 def _wait_for_the_moment(
     child: Child, mode: Mode, seconds: float, place: pathlib.Path, rng: np.random.Generator
 ) -> str:
-    """Sleep till a random instant of the run, or till something is just being written, and tell which."""
-    end = child.begin + rng.uniform(0, 1.05) * seconds
-    watch, delay = rng.random() < 0.4, rng.exponential(0.02)
+    """Sleep till a random instant of the run, or till one of the things that it writes is there, and tell which."""
+    watch, delay, wanted = rng.random() < 0.4, rng.exponential(0.02), 1 + int(rng.exponential(4))
+    end, seen = child.begin + (1.05 if watch else rng.uniform(0, 1.05)) * seconds, set()
     while child.running and time.monotonic() < end:
         time.sleep(0.002 if watch else min(0.05, max(0.0, end - time.monotonic())))
-        if watch and time.monotonic() > end - 0.9 * seconds and _being_written(place, mode):
+        seen |= _being_written(place, mode) if watch else set()
+        if len(seen) >= wanted:
             time.sleep(delay)
-            return f"{time.monotonic() - child.begin:.2f} s, while something is written"
+            return f"{time.monotonic() - child.begin:.2f} s, while the {len(seen)}th thing is written"
     return f"{time.monotonic() - child.begin:.2f} s of {seconds:.1f}"
 
 
-def _being_written(place: pathlib.Path, mode: Mode) -> bool:
+def _being_written(place: pathlib.Path, mode: Mode) -> set[str]:
     try:
         found = [path for made in mode.makes if (place / made).is_dir() for path in (place / made).rglob(mode.waits)]
     except OSError:  # it has gone meanwhile
-        return False
-    return any(path.name not in (".lock", ".building") for path in found)
+        return set()
+    return {path.name for path in found} - {".lock", ".building"}

@@ -105,7 +105,7 @@ def killed_worker(world: World, name: str, rng: np.random.Generator, scratch: pa
     orphans = child.orphans()
     if done.broken or orphans or (done.status and "killed" not in done.said):
         return Outcome(what, done.broken or "a process is left" * orphans or f"does not say so: {done.tail}")
-    return _afterwards(what, "prepare", scratch, expected, before)
+    return _afterwards(what, "prepare", scratch, expected, before)._replace(count=min(killed, 1))
 
 
 def two_at_once(world: World, name: str, rng: np.random.Generator, scratch: pathlib.Path) -> Outcome:

@@ -45,7 +45,7 @@ class Mode:
         compares: what is the same whenever it ends well; with none, what it prints.
         keeps: what is the user's: it may not change by a byte.
         stand_in: see `entry.stand_ins`.
-        waits: name, below `makes`, of what is there while something is written.
+        waits: name, below `makes`, of what is there while something is written; of `train`, a checkpoint, or deleted.
     """
 
     arguments: tuple[str, ...]
@@ -71,7 +71,7 @@ SCORED = tuple(f"run/{name}" for name in ("evaluation", "scores.json", "scores.c
 SMALL = (*RECIPE, "--workdir=small")
 MODES = {  # what is tried of the program; `sweep` is to be one more row
     "prepare": Mode((*RECIPE, "--mode=prepare"), ("lits",), ("prepared",), ("prepared",), ("lits",)),
-    "train": Mode(SMALL, ("lits", "prepared"), ("small",), ("small",), ("lits",), "small", "*tmp*"),
+    "train": Mode(SMALL, ("lits", "prepared"), ("small",), ("small",), ("lits",), "small", ".[wd]*"),
     "evaluate": _of_run("evaluate", "run", needs=("lits", "prepared", "run"), makes=SCORED, compares=("run",)),
     "predict": _predict(scans="scans"),
     "score": Mode(
