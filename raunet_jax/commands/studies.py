@@ -173,7 +173,7 @@ def _name_of(folder: pathlib.Path, root: pathlib.Path, choice: Choice) -> str:
     above = root.parent.name
     if not names and _OF_NOBODY.fullmatch(root.name) and above and not above.isdigit():  # as archives' are unpacked to
         names = [above]
-    return "_".join(names) or folder.name
+    return "_".join(names) or root.name or folder.name
 
 
 def _says(name: str, words: str) -> bool:
