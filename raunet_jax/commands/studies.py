@@ -171,9 +171,10 @@ def _name_of(folder: pathlib.Path, root: pathlib.Path, choice: Choice) -> str:
         names.insert(0, one)
         if not _says(one, facts.study_description) and not _says(one, facts.study_date):
             break
-    if not names and _OF_NOBODY.fullmatch(root.name) and root.parent.name:
-        names = [root.parent.name]
-    return "_".join(names) or folder.name
+    above = root.parent.name
+    if not names and _OF_NOBODY.fullmatch(root.name) and above and not above.isdigit():  # as archives' are unpacked to
+        names = [above]
+    return "_".join(names) or root.name or folder.name
 
 
 def _says(name: str, words: str) -> bool:
