@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
+import exact_models
 import ircadb_writer
 from data_prep import ircadb
 from dicom_writer import edit, file_order, write_enhanced, write_series
@@ -59,7 +60,8 @@ def sphere(places, center=(28.0, 40.0, 43.0), radius=16.0) -> np.ndarray:
     return (x - center[0]) ** 2 + (y - center[1]) ** 2 + (z - center[2]) ** 2 < radius**2
 
 
-def test_a_mask_goes_back_to_the_slices_that_were_scanned(tmp_path):
+def test_a_mask_goes_back_to_the_slices_that_were_scanned(tmp_path, monkeypatch):
+    exact_models.pass_for_a_body(monkeypatch)
     places = np.cumsum([20, *[2.0] * 6, *[3.2] * 6, *[2.5] * 4])
     scan = write_series(tmp_path / "scan", np.where(sphere(places), 100, -100), places)
     volume = read_dicom_series(scan)
@@ -104,7 +106,8 @@ def test_masks_drawn_on_uneven_slices_become_labels_of_the_even_grid(tmp_path):
     np.testing.assert_array_equal(labels, drawn[nearest])
 
 
-def test_an_even_series_has_no_second_mask(tmp_path):
+def test_an_even_series_has_no_second_mask(tmp_path, monkeypatch):
+    exact_models.pass_for_a_body(monkeypatch)
     places = np.arange(5) * 2.5
     scan = write_series(tmp_path / "scan", ramp(places), places)
     volume = read_dicom_series(scan)

@@ -22,6 +22,7 @@ import tiny_lits
 from data_prep import cutting, finished_set, patch_dataset, workers
 from data_prep.cases import find_cases, split_cases
 from raunet_jax import tasks
+from raunet_jax.failures import explain
 from raunet_jax.imaging.geometry import Box
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -353,8 +354,9 @@ def test_too_little_space_is_said_before_anything_is_cut(lits, tmp_path, monkeyp
     usage = collections.namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(cutting.shutil, "disk_usage", lambda path: usage)
     config = tiny_lits.recipe(lits, tmp_path)
-    with pytest.raises(OSError, match="config.data.prepared"):
+    with pytest.raises(OSError) as caught:
         patch_dataset.prepare(config)
+    assert "GiB are free" in explain(caught.value) and "config.data.prepared" in explain(caught.value)
     assert not patch_dataset.folder(config).exists()
 
 

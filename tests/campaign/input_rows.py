@@ -8,7 +8,7 @@ LIVER, CUSTOM, BRATS = (f"--config={REPOSITORY}/configs/{name}.py" for name in (
 PREPARED = "--config.data.prepared=prepared"
 
 
-OF_VALUES = "HU|[Rr]escale|intensit|values|number a voxel"  # words of a sentence about a scan's values
+OF_VALUES = "HU|[Rr]escale|intensit|values|everywhere|number a voxel"  # words of a sentence about a scan's values
 OF_SIZES = "mm|spacing|size|units|form|affine|pixdim"
 
 
