@@ -73,6 +73,7 @@ def test_a_new_task_is_scored_under_the_name_of_its_structure(tmp_path, monkeypa
         rule="custom",
         stages={"abdomen": Stage("spleen", "spleen", 1, "volume", False, "centered")},
         merged=True,
+        planned=True,
     )
     monkeypatch.setitem(TASKS, "spleen", spleen)
     config = custom.get_config()

@@ -53,7 +53,7 @@ def test_of_a_pacs_export_the_portal_venous_series_is_segmented_and_the_choice_i
         "slices): native phase; 3 'Abdomen art' (CT, 20 slices): arterial phase; 5 'Abdomen portal' (CT, 30 slices): "
         "sharp kernel B70f, for lungs or bones; 6 'Abdomen portal cor' (CT, 10 slices): coronal slices"
     )
-    kinds = {"1 dose report (SR)", "1 secondary capture (SC)", "1 localizer (IM0000)"}
+    kinds = {f"1 dose report ({study.name}/SR)", f"1 secondary capture ({study.name}/SC)", "1 localizer (S1/IM0000)"}
     assert set(others.removeprefix(f"{root}: passed over: ").split(", ")) == kinds
     assert found.dicom_files == {path for path in root.rglob("*") if path.is_file()}
     assert "Doe" not in str(found)
@@ -92,7 +92,7 @@ def test_each_study_of_a_folder_gives_a_scan_named_by_its_folder(tmp_path):
             write_series(tmp_path / patient / "DICOM" / phase, phase, **elements)
     found = find_studies(tmp_path, CT)
     assert [(name, folders[0].name) for name, folders, _ in found.chosen] == [("anna", "portal"), ("bert", "portal")]
-    assert len(found.notes) == 2
+    assert len(found.notes) == 3 and "2 scans of 2 studies are segmented" in found.notes[-1]
 
 
 def test_a_study_of_pet_alone_beside_a_ct_is_a_note_and_alone_a_failure(tmp_path):
@@ -235,7 +235,7 @@ def test_the_table_marks_what_is_chosen_and_says_why_the_rest_is_not(pacs, capsy
     rows = {line.split()[0]: line for line in lines[2:7]}
     assert "segmented" in rows["4"] and "portal venous" in rows["4"] and "8.00" in rows["4"] and "1.2.826" in rows["4"]
     assert "arterial phase" in rows["3"] and "sharp kernel B70f" in rows["5"] and "coronal slices" in rows["6"]
-    assert said.count("segmented") == 1 and "1 dose report (SR)" in lines[-1] and "Doe" not in said
+    assert said.count("segmented") == 1 and "1 dose report (20240229 CT Abdomen/SR)" in lines[-1] and "Doe" not in said
     starts = [line.index("CT  ") for line in lines[2:7]]
     assert len(set(starts)) == 1  # aligned
 

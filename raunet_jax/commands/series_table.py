@@ -33,8 +33,8 @@ def run(request: Request) -> int:
         series, others = find_series(path, files=[path] if path.is_file() else None)
         for choice in choices_of(series, config, request.series):
             (_print_table if console.is_terminal else _print_text)(choice, console)
-        if counted(others):
-            print(f"{path}: no image series: {counted(others)}")
+        if counted(others, path):
+            print(f"{path}: no image series: {counted(others, path)}")
         for one in others:
             if one.trouble:
                 print(f"{one.path}: {one.what}")

@@ -73,7 +73,10 @@ def find_studies(
         else:
             failed.append({"input": str(folder), "reason": f"{folder} {choice.problem}"})
     failed += [{"input": str(place), "reason": f"{place}: {what}; {_COPY}"} for place, what in _troubles(others)]
-    notes += [f"{path}: passed over: {counted(others)}"] if counted(others) else []
+    if len(chosen) > 1:
+        notes.append(f"{path}: {_shown_of_studies(choices)}")
+    passed_over = counted(others, path)
+    notes += [f"{path}: passed over: {passed_over}"] if passed_over else []
     for table in (one.path for one in others if one.what == TABLE_OF_CONTENTS):
         notes += missing_files(table, seen)
     return Studies(_told_apart(chosen, choices), notes, failed, seen)
@@ -92,12 +95,21 @@ def folder_of(choice: Choice) -> pathlib.Path:
     return pathlib.Path(os.path.commonpath([file.parent for one in choice.study for file in one.files]))
 
 
-def counted(others: Sequence[NotSeries]) -> str:
-    """How many there are of what, of files that are no image series."""
+def _shown_of_studies(choices: Sequence[Choice]) -> str:
+    """What is segmented of several studies, or of one that gives several scans."""
+    scans = [(choice, scan) for choice in choices for scan in choice.scans]
+    shown = "; ".join(f"{folder_of(choice)}: series {', '.join(map(str, scan))}" for choice, scan in scans[:_NAMED])
+    more = f"; and {len(scans) - _NAMED} more, which --list shows" if len(scans) > _NAMED else ""
+    return f"{len(scans)} scans of {len({id(choice) for choice, _ in scans})} studies are segmented: {shown}{more}"
+
+
+def counted(others: Sequence[NotSeries], root: pathlib.Path) -> str:
+    """How many there are of what, of files below `root` that are no image series."""
     alike = defaultdict(list)
     for one in others:
         if not one.trouble and one.what != TABLE_OF_CONTENTS:
-            alike[one.what].append(one.path.name)
+            folder = one.path.parent
+            alike[one.what].append(one.path.name if folder == root else f"{folder.name}/{one.path.name}")
     return ", ".join(
         f"{len(names)} {'times ' * (len(names) > 1)}{what} ({names[0]}{', …' * (len(names) > 1)})"
         for what, names in alike.items()

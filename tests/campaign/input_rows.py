@@ -91,9 +91,7 @@ ROWS = (
         1,
         either=(*(f"{name}.nii" for name in _HEADERS[:12]), *(f"{name}.nii.gz" for name in _HEADERS[12:])),
         masks=("four_d.nii.gz", "five_d.nii.gz", "extension.nii.gz"),
-        named=_of(
-            *(OF_SIZES, "zero_pixdim", "zero_pixdim_z_no_form", "negative_pixdim_no_form", "singular", "units_msec")
-        ),
+        named=_of(*(OF_SIZES, "zero_pixdim", "zero_pixdim_z_no_form", "negative_pixdim_no_form", "singular")),
     ),
     Row(
         "22",
