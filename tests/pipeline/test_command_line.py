@@ -141,8 +141,8 @@ def predicted(place, phantoms, test_case):
     scan = phantoms / f"{test_case['case']}.nii.gz"
     cut = place / "cut.nii.gz"
     cut.write_bytes(scan.read_bytes()[:1000])
-    write_dicom(place / "series", scan)
-    inputs = [f"--input={path}" for path in (scan, cut, "series", *([REAL_CT] if REAL_CT.is_file() else []))]
+    write_dicom(place / "patient7", scan)
+    inputs = [f"--input={path}" for path in (scan, cut, "patient7", *([REAL_CT] if REAL_CT.is_file() else []))]
     return run(place, "--mode=predict", "--workdir=run", *inputs, "--output=masks", "--probabilities")
 
 
@@ -151,13 +151,13 @@ def test_a_bad_file_makes_the_exit_status_1_and_is_named_and_the_others_are_segm
     assert "cut.nii.gz: the gzip ends early" in predicted.stderr and "Traceback" not in predicted.stderr
     summary = read_json(place / "masks" / "summary.json")
     assert [failure["input"] for failure in summary["failed"]] == [str(place / "cut.nii.gz")]
-    assert [case["case"] for case in summary["cases"]][:2] == [test_case["case"], "series"]
+    assert [case["case"] for case in summary["cases"]][:2] == [test_case["case"], "patient7"]
     assert f"{len(summary['cases'])} segmented, 1 failed" in predicted.stdout
     assert all(case["liver_ml"] > 0 for case in summary["cases"][:2])
     rows = (place / "masks" / "summary.csv").read_text().splitlines()
     assert len(rows) == 1 + len(summary["cases"])
     page = (place / "masks" / "index.html").read_text()
-    assert "cut.nii.gz" in page and "series" in page
+    assert "cut.nii.gz" in page and "patient7" in page
 
 
 def grid_and_labels(path):
@@ -181,7 +181,7 @@ def test_masks_have_the_scans_own_grid_and_are_those_of_the_evaluation(place, pr
 
 
 def test_the_same_scan_as_dicom_gives_the_same_mask_at_the_same_place(place, predicted, test_case):
-    paths = (place / "masks" / f"{name}_seg.nii.gz" for name in ("series", test_case["case"]))
+    paths = (place / "masks" / f"{name}_seg.nii.gz" for name in ("patient7", test_case["case"]))
     dicom, nifti = (nib.as_closest_canonical(nib.load(path)) for path in paths)
     np.testing.assert_allclose(dicom.affine, nifti.affine, atol=1e-3)
     np.testing.assert_array_equal(np.asarray(dicom.dataobj), np.asarray(nifti.dataobj))
