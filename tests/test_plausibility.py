@@ -19,7 +19,7 @@ from raunet_jax.inference.cascade import Segmentation
 from raunet_jax.inference.plausibility import judge
 from raunet_jax.inference.results import Result, write_case
 
-REAL = pathlib.Path("/work/shared/data")
+REAL = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPE, SPACING_XYZ = (44, 72, 104), (4.0, 4.0, 5.0)  # (z, y, x), mm
 BODY_MM, LIVER_MM = (170, 115), (75, 80, 60)  # half axes of the body (x, y) and of the liver (x, y, z)
 MIDDLE_MM = (60, 15, -5)  # of the liver, from the middle of the body
