@@ -2,10 +2,15 @@
 
 import contextlib
 import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 log = logging.getLogger("raunet_jax")
+
+AGAIN_SECONDS = 0.02
 
 
 class Stopped(Exception):
@@ -22,16 +27,29 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def interrupted() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt and SIGTERM Terminated, so that temporary files go; a second one ends at once."""
+    """SIGINT raises KeyboardInterrupt and SIGTERM Terminated, so that temporary files go; a second one ends at once.
+
+    Raised within a callback that swallows it, such as JAX's of the garbage collection, it is raised again soon.
+    """
 
     def handle(signum, _):
         signal.signal(signum, signal.SIG_DFL)
         raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
+    def swallowed(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            tell(unraisable)
+            return
+        signum = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+        signal.signal(signum, handle)
+        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signum)).start()
+
     before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    tell, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = tell
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
