@@ -196,12 +196,18 @@ def parts_of(state: Any) -> dict:
 
 def not_finite(tree: Any) -> dict[str, int]:
     """Path of each array that holds values that are not finite -> how many."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    counts = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): int(np.count_nonzero(~np.isfinite(leaf)))
-        for path, leaf in leaves
-    }
+    counts = {}
+    for name, leaf in leaves_by_path(tree).items():
+        # The plateau's best loss is infinite, by rights, until the first epoch's end.
+        bad = np.isnan(leaf) if name.endswith("/best_value") else ~np.isfinite(leaf)
+        counts[name] = int(np.count_nonzero(bad))
     return {name: count for name, count in counts.items() if count}
+
+
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Each leaf by the names on the way to it, joined by "/"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _reader() -> ocp.Checkpointer:

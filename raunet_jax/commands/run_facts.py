@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.errors import FileError
 from raunet_jax.files import read_json
 from raunet_jax.run_folder import FoldFolder, RunFolder
-from raunet_jax.saved_checkpoint import WEIGHTS
+from raunet_jax.saved_checkpoint import WEIGHTS, leaves_by_path, not_finite
 
 
 def parameters_sha256(params: Mapping) -> str:
@@ -107,14 +107,13 @@ def _inspect_fold(fold: FoldFolder, config: ConfigDict) -> tuple[dict, dict]:
         "parameters_sha256": parameters_sha256(state["params"]),
         "parameter_norm": _finite(_norm(state["params"])),
         "module_norms": {name: _finite(norm) for name, norm in modules.items()},
-        "non_finite": dict(_non_finite(state)),
+        "non_finite": not_finite(state),
     }
     return record, state
 
 
 def _arrays(tree: Any) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in leaves_by_path(tree).items()}
 
 
 def _norm(tree: Any) -> float:
@@ -123,14 +122,6 @@ def _norm(tree: Any) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _non_finite(state: Mapping) -> Iterator[tuple[str, int]]:
-    for name, array in _arrays(state).items():
-        # The plateau's best loss is infinite, by rights, until the first epoch's end.
-        bad = np.isnan(array) if name.endswith("/best_value") else ~np.isfinite(array)
-        if count := int(np.count_nonzero(bad)):
-            yield name, count
 
 
 def compare(workdir: pathlib.Path, other: pathlib.Path) -> dict:
