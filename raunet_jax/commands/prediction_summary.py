@@ -17,6 +17,7 @@ from raunet_jax.names import numbered
 log = logging.getLogger("raunet_jax")
 
 _LISTS = ("cases", "failed", "unfinished")
+_SHAPE = {f"{name}?": ([{"input" if name == "failed" else "case": str}], None) for name in _LISTS}
 _NOT_IN_CSV = ("box", "images", "channels", "series", "plausibility", "lesions")
 _REMEDY = "move it away with the masks that it tells of, or name another --output"
 _AGAIN = "this is the result of an earlier call; a later one could not segment the scan again: "
@@ -99,15 +100,10 @@ class PredictionSummary:
 
     def _read(self) -> dict[str, list[dict]]:
         path = self._output / "summary.json"
-        content = read_json(path, _REMEDY) if path.exists() else {}
+        content = read_json(path, _REMEDY, _SHAPE) if path.exists() else {}
         if content and not content.keys() & set(_LISTS):  # nnU-Net writes one of this name
             raise FileError(path, f"is no summary of ours, it holds {', '.join(list(content)[:3])}", _REMEDY)
-        summary = {name: content.get(name) or [] for name in _LISTS}
-        for name, lines in summary.items():
-            needed = "input" if name == "failed" else "case"
-            if not isinstance(lines, list) or not all(isinstance(line, dict) and needed in line for line in lines):
-                raise FileError(path, f'"{name}" is no list of lines with "{needed}"', _REMEDY)
-        return summary
+        return {name: content.get(name) or [] for name in _LISTS}
 
     def _write(self, summary: dict[str, list[dict]]) -> None:
         lines = {case["case"]: case for case in summary["cases"]}
