@@ -15,7 +15,7 @@ from tests.campaign.outcome import Outcome
 from tests.campaign.processes import Child
 from tests.campaign.world import MODES, Mode, World, left
 
-FULL = 96  # trials; each of 1 to 4 kills
+FULL = 160  # trials; each of 1 to 4 kills
 # What writes more, and longer, is killed more often.
 SHARES = {"train": 7, "predict by rules": 4, "prepare": 4, "score": 2, "evaluate": 2, "predict": 2}
 SHARES |= {"report": 1, "inspect": 1, "verify": 1}
