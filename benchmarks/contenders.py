@@ -139,15 +139,9 @@ def make_step(network):
 
 def make_state(variables: dict):
     """The TrainState before the first step from these variables."""
-    import jax
-    import jax.numpy as jnp
-
     from raunet_jax.training import step
-    from raunet_jax.training.optimizer import make_optimizer
 
-    params = jax.tree.map(jnp.asarray, variables["params"])
-    optimizer = make_optimizer(_settings()).init(params)
-    return step.replicate(step.TrainState(np.zeros((), np.int32), params, variables["batch_stats"], optimizer))
+    return step.replicate(step.begin(variables["params"], variables["batch_stats"], _settings()))
 
 
 def _settings():

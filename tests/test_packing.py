@@ -29,6 +29,16 @@ def test_what_is_packed_comes_out_as_it_was():
     equal(jax.device_get(pack(jax.tree.map(jnp.asarray, tree)).unpack()), tree)
 
 
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_kernels_may_lie_with_their_features_first(of):
+    tree = jax.tree.map(of, drawn_tree() | {"product": np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)})
+    packed = pack(tree, features_first=True)
+    equal(jax.device_get(packed.unpack()), jax.device_get(tree))
+    kernel = np.asarray(tree["a"]["kernel"])
+    expected = [*tree["a"]["bias"], *np.moveaxis(kernel, -1, 0).ravel(), *tree["b"]["scale"], *range(6)]
+    np.testing.assert_array_equal(packed.vector[:-1], np.float32(expected))
+
+
 def test_arrays_of_numpy_are_views_of_their_vector():
     packed = pack(drawn_tree())
     assert all(np.shares_memory(leaf, packed.vector) for leaf in jax.tree.leaves(packed.unpack()))

@@ -2,7 +2,7 @@
 
     pip install "jax==0.11.2" "jax-cuda13-plugin==0.11.2" "jax-cuda13-pjrt==0.11.2" flax optax jaxtyping
     python -m benchmarks.gpu.h100_program II-128 train --batch=2 --precision=bfloat16
-    python -m benchmarks.gpu.h100_program II-128 train --batch=2 --xla=--xla_gpu_force_conv_nhwc=true --flat
+    python -m benchmarks.gpu.h100_program II-128 train --batch=2 --xla=--xla_gpu_force_conv_nhwc=true
 
 From the root of a checkout, without any of NVIDIA's libraries. XLA compiles for a described GPU as far as the optimized
 program (some 15 seconds of a core for a forward pass, 45 for a train step); the machine code is not awaited. Nothing is
@@ -11,6 +11,7 @@ kernels there are, which of them only transpose arrays, and how many bytes each 
 """
 
 import argparse
+import functools
 import glob
 import json
 import os
@@ -37,14 +38,14 @@ def lowered(args, sharding):
     import jax
     import jax.numpy as jnp
     import numpy as np
-    import optax
 
     from benchmarks import work
     from raunet_jax.networks.blocks import Settings
     from raunet_jax.networks.folding import fold
     from raunet_jax.networks.lowering import BY_PLATFORM
+    from raunet_jax.networks.packing import pack
     from raunet_jax.networks.raunet import RAUNet, init_variables
-    from raunet_jax.training.losses import dice_loss
+    from raunet_jax.training import augmentation, optimizer, step
 
     def like(tree):
         return jax.tree.map(
@@ -57,54 +58,17 @@ def lowered(args, sharding):
     lowering = ",".join(BY_PLATFORM["gpu"]) if args.lowering == "gpu" else args.lowering
     net = RAUNet(*network.widths, Settings(dtype, lowering=lowering, remat=args.remat, folded=args.part == "forward"))
     variables = init_variables(RAUNet(*network.widths), shape[1:], 0)
-    image, mask = (jax.ShapeDtypeStruct(s, jnp.float32, sharding=sharding) for s in (shape, (*shape[:-1], 1)))
+    image, mask = np.zeros(shape, np.int16), np.zeros((*shape[:-1], 1), np.uint8)
     if args.part == "forward":
-        return jax.jit(net.apply).lower(like(fold(variables)), image)
-
-    def objective(params, statistics, image, mask):
-        held = {"params": params, "batch_stats": statistics}
-        logits, updates = net.apply(held, image, train=True, mutable=["batch_stats"])
-        return dice_loss(jax.nn.sigmoid(logits), mask), updates["batch_stats"]
-
-    if not args.flat:
-        optimizer = optax.adam(1e-3)
-        start = jax.eval_shape(optimizer.init, variables["params"])
-        start = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), start)
-
-        def step(params, statistics, state, image, mask):
-            (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(params, statistics, image, mask)
-            updates, state = optimizer.update(gradients, state)
-            return optax.apply_updates(params, updates), moved, state, loss
-
-        donated = jax.jit(step, donate_argnums=(0, 1, 2))
-        return donated.lower(like(variables["params"]), like(variables["batch_stats"]), like(start), image, mask)
-
-    def packing(tree):
-        leaves, form = jax.tree.flatten(tree)
-        ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
-
-        def unpack(vector):
-            parts = (vector[end - leaf.size : end].reshape(leaf.shape) for end, leaf in zip(ends, leaves, strict=True))
-            return jax.tree.unflatten(form, parts)
-
-        return np.concatenate([np.ravel(leaf) for leaf in leaves]), unpack
-
-    (params, unpack), (statistics, unpack_statistics) = map(packing, (variables["params"], variables["batch_stats"]))
-
-    def join(tree):
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-    def flat_step(params, statistics, mean, square, image, mask):
-        (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(
-            unpack(params), unpack_statistics(statistics), image, mask
-        )
-        gradient = join(gradients)
-        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
-        return params - 1e-3 * mean / (jnp.sqrt(square) + 1e-8), join(moved), mean, square, loss
-
-    return jax.jit(flat_step, donate_argnums=(0, 1, 2, 3)).lower(
-        like(params), like(statistics), like(params), like(params), image, mask
-    )
+        forward = jax.jit(lambda packed, image: net.apply(packed.unpack(), image))
+        return forward.lower(like(pack(fold(variables))), like(image.astype(np.float32)))
+    settings = optimizer.OptimizerSettings(1e-3, patience_epochs=20, epoch_steps=100)
+    low = np.zeros((args.batch, shape[-1]), np.float32)
+    batch = {"image": image, "mask": mask, "low": low, "high": low}
+    step.jax.default_backend = lambda: "gpu"  # what it asks to know how kernels are to lie
+    state = jax.device_get(step.begin(variables["params"], variables["batch_stats"], settings))
+    one = functools.partial(step.train_step, net, settings, False, augmentation.OFF)
+    return jax.jit(one, donate_argnums=0).lower(like(state), like(batch))
 
 
 def main():
@@ -115,7 +79,6 @@ def main():
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--lowering", default="gpu", help="gpu, plain, or rewrites with commas between")
     parser.add_argument("--remat", default="none")
-    parser.add_argument("--flat", action="store_true", help="train: the state in four vectors in place of 2,586 arrays")
     parser.add_argument("--xla", default="", help="XLA flags")
     parser.add_argument("--text", help="file for the program's text")
     args = parser.parse_args()

@@ -20,7 +20,7 @@ class Settings:
 
     Attributes:
         dtype: of the activations; parameters and batch statistics stay float32.
-        momentum: of the running batch statistics.
+        momentum: of the running batch statistics; None: see `layers.NormRelu`.
         axis_name: mapped axis over whose devices the batch statistics are averaged while training.
         lowering: which rewrites the network is computed with, see `lowering.rewrites`.
         remat: what is rematerialized for the gradient instead of kept in memory: "none"; "blocks", the inside of each
@@ -29,7 +29,7 @@ class Settings:
     """
 
     dtype: DTypeLike = jnp.float32
-    momentum: float = 0.99
+    momentum: float | None = 0.99
     axis_name: str | None = None
     lowering: str = "auto"
     remat: str = "none"
@@ -39,8 +39,8 @@ class Settings:
     def rewrites(self) -> frozenset[str]:
         return rewrites(self.lowering)
 
-    def conv(self, features: int, window: int, name: str) -> Conv:
-        return Conv(features, window, self.dtype, self.rewrites, name=name)
+    def conv(self, features: int, window: int, name: str, before_norm: bool = False) -> Conv:
+        return Conv(features, window, before_norm, self.dtype, self.rewrites, name=name)
 
     def norm_relu(self, name: str) -> NormRelu:
         return NormRelu(self.momentum, self.axis_name, self.dtype, self.rewrites, name=name)
@@ -61,12 +61,14 @@ class NormReluConv(nn.Module):
         features, window: of the convolution.
         settings: of the network.
         follows_conv: its input is a convolution's output alone, so that its norm may be folded into that one.
+        before_norm: of the convolution.
     """
 
     features: int
     window: int
     settings: Settings
     follows_conv: bool
+    before_norm: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space i"] | DeferredConcat, train: bool) -> Float[Array, "b *space o"]:
@@ -74,7 +76,7 @@ class NormReluConv(nn.Module):
             x = nn.relu(x)
         else:
             x = self.settings.norm_relu("norm")(x, train)
-        return self.settings.conv(self.features, self.window, "conv")(x)
+        return self.settings.conv(self.features, self.window, "conv", self.before_norm)(x)
 
 
 class ResidualBlock(nn.Module):
@@ -89,7 +91,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *space i"] | DeferredConcat, train: bool) -> Float[Array, "b *space o"]:
         def unit(features, window, name):
-            return NormReluConv(features, window, self.settings, name != "reduce", name=name)
+            return NormReluConv(features, window, self.settings, name != "reduce", name != "expand", name=name)
 
         residual = unit(self.features // 4, 1, "reduce")(x, train)
         residual = unit(self.features // 4, 3, "middle")(residual, train)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from raunet_jax.networks.products import apply_flattened, conv_2d, matmul, shift, xla_conv
+from raunet_jax.networks.products import apply_flattened, conv_2d, conv_3d, matmul, shift
 
 # Of voxels repeated twice, a window of three taps sees two: (place 1 and 0 in a block of 2, tap before, tap after).
 MERGED_TAPS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
@@ -54,7 +54,7 @@ def convolve(
         return low + convolve(x.skip, kernel[..., border:, :], rewrites)
     *window, channels, features = kernel.shape
     if "dots" in rewrites and set(window) == {1}:
-        return apply_flattened(lambda voxels: matmul(voxels, kernel.reshape(channels, features)), x)
+        return apply_flattened(lambda voxels: matmul(voxels, kernel.reshape(channels, features), rewrites), x)
     if "shift_and_matmul" in rewrites and features == 1:
         return _matmul_and_shift(x, kernel)
     if "shift_and_matmul" in rewrites and channels == 1 and len(window) == 2:
@@ -75,8 +75,8 @@ def _suits_winograd(x: Float[Array, "b *space i"], window: Sequence[int]) -> boo
 def _convolve_directly(
     x: Float[Array, "b *space i"], kernel: Float[Array, "*window i o"], padding: str, rewrites: frozenset[str]
 ) -> Float[Array, "b *out o"]:
-    """By XLA's own convolution, where it is 2D with the rewrites of `conv_2d`."""
-    return (conv_2d if kernel.ndim == 4 else xla_conv)(x, kernel, padding, rewrites)
+    """By XLA's own convolution, with the rewrites of `conv_2d` or `conv_3d`."""
+    return (conv_2d if kernel.ndim == 4 else conv_3d)(x, kernel, padding, rewrites)
 
 
 def _convolve_each_slice(

@@ -5,7 +5,7 @@ with (`lowering.REWRITES`), so that a checkpoint is the same on every device.
 """
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from raunet_jax.networks.convolution import DeferredConcat, convolve
-from raunet_jax.networks.products import add_bias, apply_flattened, sum_voxels
+from raunet_jax.networks.packing import Packed
+from raunet_jax.networks.products import add_bias, apply_flattened, sum_two_over_voxels
 
 EPSILON = 1e-3  # of batch norm: Keras's
 _glorot_uniform = jax.jit(nn.initializers.glorot_uniform(), static_argnums=(1, 2), inline=True)
@@ -63,12 +64,15 @@ class Conv(nn.Module):
     Attributes:
         features: channels of the output.
         window: the kernel's size in every spatial dimension, 1 or 3 voxels.
+        before_norm: a batch norm alone takes the output. It subtracts the bias again, whose gradient is therefore 0,
+            exactly; what would be computed is rounding, by which Adam would move the bias.
         dtype: that input and parameters are cast to.
         rewrites: of `lowering.REWRITES`.
     """
 
     features: int
     window: int
+    before_norm: bool = False
     dtype: DTypeLike = jnp.float32
     rewrites: Collection[str] = ()
 
@@ -79,6 +83,7 @@ class Conv(nn.Module):
         shape = (*(self.window,) * (parts[0].ndim - 2), channels, self.features)
         kernel = _param(self, "kernel", _glorot_uniform, shape)
         bias = _param(self, "bias", nn.initializers.zeros_init(), (self.features,))
+        bias = jax.lax.stop_gradient(bias) if self.before_norm else bias
         x, kernel, bias = jax.tree.map(lambda array: jnp.asarray(array, self.dtype), (x, kernel, bias))
         return _convolve(x, kernel, bias, frozenset(self.rewrites))
 
@@ -90,13 +95,14 @@ class NormRelu(nn.Module):
     DeferredConcat are those of the small array.
 
     Attributes:
-        momentum: of the running mean and variance.
+        momentum: of the running mean and variance; None leaves the batch's mean and mean square in their places, for
+            `running_statistics` to average all of a network's at once.
         axis_name: mapped axis over whose devices the statistics are averaged while training.
         dtype: of the output.
         rewrites: of `lowering.REWRITES`.
     """
 
-    momentum: float
+    momentum: float | None
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
     rewrites: Collection[str] = ()
@@ -114,9 +120,13 @@ class NormRelu(nn.Module):
         axis_name, rewrites = None if self.is_initializing() else self.axis_name, frozenset(self.rewrites)
         mean, var = running_mean.value, running_var.value
         if train:
-            statistics = [_statistics(part, axis_name, rewrites) for part in parts]
-            mean, var = jax.lax.stop_gradient([_join(values) for values in zip(*statistics, strict=True)])
-            if not self.is_initializing():
+            # their share of the gradient is that of `_batch_norm_relu_train`
+            moments = [_moments(jax.lax.stop_gradient(part), axis_name, rewrites) for part in parts]
+            mean, square = (_join(values) for values in zip(*moments, strict=True))
+            var = _variance(mean, square)
+            if self.momentum is None:
+                running_mean.value, running_var.value = mean, square
+            elif not self.is_initializing():
                 running_mean.value = _running_average(running_mean.value, mean, self.momentum)
                 running_var.value = _running_average(running_var.value, var, self.momentum)
         borders = np.cumsum([part.shape[-1] for part in parts])[:-1]
@@ -142,6 +152,30 @@ def _running_average(average: Float[Array, " c"], value: Float[Array, " c"], mom
     return momentum * average + (1 - momentum) * value
 
 
+@functools.partial(jax.jit, inline=True)
+def _variance(mean: Float[Array, " c"], square: Float[Array, " c"]) -> Float[Array, " c"]:
+    return jnp.maximum(0.0, square - mean**2)
+
+
+def running_statistics(running: Packed, moments: Packed, momentum: float) -> Packed:
+    """A network's running `batch_stats` after one more batch, whose `moments` it left where its momentum is None."""
+    places = Packed(np.arange(moments.vector.size), moments.layout).unpack()
+    means = jax.tree_util.tree_map_with_path(
+        lambda path, own: own if path[-1].key == "mean" else _mean_beside(places, path), places
+    )
+    of_mean = np.concatenate([*jax.tree.leaves(means), np.zeros(0, int)])
+    is_mean = of_mean == np.arange(len(of_mean))
+    batch = jnp.where(is_mean, moments.vector, _variance(moments.vector[of_mean], moments.vector))
+    return running.replace(vector=_running_average(running.vector, batch, momentum))
+
+
+def _mean_beside(tree: Mapping, path: Sequence) -> np.ndarray:
+    """Of the batch norm that has the variance at `path`."""
+    for key in path[:-1]:
+        tree = tree[key.key]
+    return tree["mean"]
+
+
 @functools.partial(jax.jit, static_argnames="rewrites", inline=True)
 def _convolve(
     x: Float[Array, "b *space i"] | DeferredConcat,
@@ -153,15 +187,15 @@ def _convolve(
 
 
 @functools.partial(jax.jit, static_argnames=("axis_name", "rewrites"), inline=True)
-def _statistics(
+def _moments(
     x: Float[Array, "b *space c"], axis_name: str | None, rewrites: frozenset[str]
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over the voxels of all devices."""
+    """Mean, and mean of the squares, of each channel over the voxels of all devices."""
     voxels = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    mean, square = (sum_voxels(power, rewrites) / len(voxels) for power in (voxels, voxels**2))
+    mean, square = (total / len(voxels) for total in sum_two_over_voxels(voxels, voxels**2, rewrites))
     if axis_name is not None:
         mean, square = jax.lax.pmean((mean, square), axis_name)
-    return mean, jnp.maximum(0.0, square - mean**2)
+    return mean, square
 
 
 @functools.partial(jax.jit, static_argnames=("axis_name", "rewrites", "train", "dtype"), inline=True)
@@ -211,7 +245,7 @@ def _batch_norm_relu_backward(axis_name, rewrites, arguments, gradient):
     inverse = jax.lax.rsqrt(var + EPSILON)
     normalized = (voxels.astype(jnp.float32) - mean[None]) * inverse[None]
     gradient = jnp.where(_batch_norm_relu(*arguments) > 0, gradient, 0)
-    to_bias, to_scale = sum_voxels(gradient, rewrites), sum_voxels(gradient * normalized, rewrites)
+    to_bias, to_scale = sum_two_over_voxels(gradient, gradient * normalized, rewrites)
     means = to_bias / len(voxels), to_scale / len(voxels)
     if axis_name is not None:
         means = jax.lax.pmean(means, axis_name)

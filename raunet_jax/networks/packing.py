@@ -7,21 +7,32 @@ microseconds a call, and each that a step changes costs a GPU a kernel; checkpoi
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
+
+GROUP = 80  # arrays that are joined at once; XLA computes what is joined beside it only where these are few
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the leaves of a tree, in JAX's order, lie in a vector one after the other; hashable."""
+    """How the leaves of a tree, in JAX's order, lie in a vector one after the other; hashable.
+
+    Attributes:
+        form, shapes: of the tree.
+        features_first: kernels of convolutions lie as cuDNN takes them and gives their gradients, (o, [z,] y, x, i),
+            so that no step transposes them.
+    """
 
     form: jax.tree_util.PyTreeDef
     shapes: tuple[tuple[int, ...], ...]
+    features_first: bool = False
 
     @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -47,13 +58,52 @@ class Packed:
         elif isinstance(self.vector, np.ndarray):
             parts = np.split(self.vector, np.cumsum(self.layout.sizes)[:-1])
         else:
-            parts = jax.lax.split(self.vector, self.layout.sizes)
-        shaped = (part.reshape(shape) for part, shape in zip(parts, self.layout.shapes, strict=True))
-        return self.layout.form.unflatten(shaped)
+            parts = _split(self.vector, self.layout.sizes)
+        leaves = []
+        for part, shape in zip(parts, self.layout.shapes, strict=True):
+            moved = self.layout.features_first and _has_window(shape)
+            leaves.append(_last_axis_last(part.reshape(shape[-1], *shape[:-1])) if moved else part.reshape(shape))
+        return self.layout.form.unflatten(leaves)
 
 
-def pack(tree: Any) -> Packed:
-    """`tree`, all of whose leaves are float32, as one vector: of NumPy if they all are, else of JAX.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _split(vector: Array, sizes: tuple[int, ...]) -> list[Array]:
+    """The parts of `vector`; their gradients are put together by `_join`."""
+    return jax.lax.split(vector, sizes)
+
+
+def _split_forward(vector, sizes):
+    return _split(vector, sizes), None
+
+
+def _split_backward(sizes, _, gradients):
+    return (_join(gradients),)
+
+
+_split.defvjp(_split_forward, _split_backward)
+
+
+def _join(parts: Sequence[ArrayLike]) -> Array:
+    """All as one vector."""
+    groups = [jnp.concatenate(parts[first : first + GROUP]) for first in range(0, len(parts), GROUP)]
+    return jnp.concatenate(jax.lax.optimization_barrier(groups))
+
+
+def _has_window(shape: tuple[int, ...]) -> bool:
+    """Whether it is that of the kernel of a convolution that is no matrix product."""
+    return math.prod(shape[:-2]) > 1
+
+
+def _last_axis_last(kernel):
+    return kernel.transpose(*range(1, kernel.ndim), 0)
+
+
+def _last_axis_first(kernel):
+    return kernel.transpose(kernel.ndim - 1, *range(kernel.ndim - 1))
+
+
+def pack(tree: Any, features_first: bool = False) -> Packed:
+    """`tree`, all of whose leaves are float32, as one vector: of NumPy if they all are, else of JAX; see Layout.
 
     Raises:
         ValueError: a leaf is of another type.
@@ -62,9 +112,11 @@ def pack(tree: Any) -> Packed:
     if other := {str(leaf.dtype) for leaf in leaves} - {"float32"}:
         raise ValueError(f"only trees of float32 are packed, and this has {', '.join(sorted(other))}")
     of_numpy = all(isinstance(leaf, np.ndarray) for leaf in leaves)
-    join = (np if of_numpy else jnp).concatenate
-    flat = [leaf.ravel() for leaf in leaves]
-    return Packed(join(flat or [np.zeros(0, np.float32)]), Layout(form, tuple(leaf.shape for leaf in leaves)))
+    join = np.concatenate if of_numpy else _join
+    shapes = tuple(leaf.shape for leaf in leaves)
+    moved = [_last_axis_first(leaf) if features_first and _has_window(leaf.shape) else leaf for leaf in leaves]
+    vector = join([leaf.ravel() for leaf in moved] or [np.zeros(0, np.float32)])
+    return Packed(vector, Layout(form, shapes, features_first))
 
 
 def unpack_all(tree: Any) -> Any:

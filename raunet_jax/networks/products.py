@@ -18,6 +18,7 @@ PACK_FACTOR = 4  # neighbors along x that become channels of one position
 PACK_MAX_FEATURES = 4  # up to which a matrix product is too narrow without them
 TREE_SUM_BLOCK = 32  # a sum of more XLA would divide itself
 IM2COL_MAX_SIZE = 2**25  # values from which on shifted copies cost more than they save (measured)
+FEW_SLICES = 3  # up to which cuDNN takes a 3D kernel's gradient for a forward convolution of absurd shape
 
 
 def apply_flattened(function: Callable, x: Float[Array, "b *space i"]) -> Float[Array, "b *space o"]:
@@ -34,6 +35,20 @@ def sum_voxels(voxels: Float[Array, "n c"], rewrites: Collection[str]) -> Float[
         window = (TREE_SUM_BLOCK, 1)
         voxels = jax.lax.reduce_window(voxels, np.zeros((), voxels.dtype), jax.lax.add, window, window, "VALID")
     return voxels.sum(0)
+
+
+def sum_two_over_voxels(
+    left: Float[Array, "n c"], right: Float[Array, "n c"], rewrites: Collection[str]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """`sum_voxels` of each; with the rewrite "joint_sum" by one reduction of both."""
+    if "joint_sum" not in rewrites:
+        return sum_voxels(left, rewrites), sum_voxels(right, rewrites)
+    zero = np.zeros((), left.dtype)
+    return tuple(jax.lax.reduce((left, right), (zero, zero), _add_each, (0,)))
+
+
+def _add_each(sums: Sequence[ArrayLike], more: Sequence[ArrayLike]) -> tuple[ArrayLike, ...]:
+    return tuple(one + another for one, another in zip(sums, more, strict=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -59,27 +74,32 @@ def shift(x: Float[Array, "b ..."], offsets: Sequence[int], fill: ArrayLike | Ar
     return jax.lax.pad(x, jnp.asarray(fill, x.dtype), moves + [(0, 0, 0)] * (x.ndim - len(moves)))
 
 
-@jax.custom_vjp
-def matmul(voxels: Float[Array, "n i"], kernel: Float[Array, "i o"]) -> Float[Array, "n o"]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(voxels: Float[Array, "n i"], kernel: Float[Array, "i o"], rewrites: frozenset[str]) -> Float[Array, "n o"]:
     """`voxels @ kernel`; the kernel's gradient is a `_matmul_over_voxels`."""
     return voxels @ kernel
 
 
-def _matmul_forward(voxels, kernel):
+def _matmul_forward(voxels, kernel, rewrites):
     return voxels @ kernel, (voxels, kernel)
 
 
-def _matmul_backward(residuals, gradient):
+def _matmul_backward(rewrites, residuals, gradient):
     voxels, kernel = residuals
-    return gradient @ kernel.T, _matmul_over_voxels(voxels, gradient)
+    return gradient @ kernel.T, _matmul_over_voxels(voxels, gradient, rewrites)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def _matmul_over_voxels(left: Float[Array, "n i"], right: Float[Array, "n o"]) -> Float[Array, "i o"]:
-    """`left.T @ right`, the smaller of both as the left operand: two or three times as fast on XLA's CPU."""
-    if left.shape[1] < right.shape[1]:
+def _matmul_over_voxels(
+    left: Float[Array, "n i"], right: Float[Array, "n o"], rewrites: Collection[str]
+) -> Float[Array, "i o"]:
+    """`left.T @ right`; with the rewrite "narrow_left" the smaller of both as the left operand.
+
+    On XLA's CPU that is two or three times as fast; on a GPU it would leave a transpose.
+    """
+    if left.shape[1] < right.shape[1] or "narrow_left" not in rewrites:
         return left.T @ right
     return jax.lax.optimization_barrier(right.T @ left).T  # without the barrier XLA swaps the operands back
 
@@ -133,7 +153,7 @@ def _conv_2d_backward(padding, rewrites, residuals, gradient):
     if "im2col_kernel_grad" in rewrites and padding == "SAME":
         axes, size = _im2col_axes(x, gradient, kernel.shape[:2])
         if size <= IM2COL_MAX_SIZE:
-            return to_x, _im2col_kernel_grad(x, gradient, kernel.shape[:2], axes)
+            return to_x, _im2col_kernel_grad(x, gradient, kernel.shape[:2], axes, rewrites)
     if "matmul_transpose" in rewrites:
         return to_x, _matmul_transpose_kernel_grad(x, gradient, kernel.shape[:2], padding)
     return to_x, *jax.vjp(lambda kernel: xla_conv(x, kernel, padding), kernel)[1](gradient)
@@ -159,7 +179,11 @@ def _im2col_axes(
 
 
 def _im2col_kernel_grad(
-    x: Float[Array, "b y x i"], gradient: Float[Array, "b y x o"], window: tuple[int, int], axes: tuple[int, ...]
+    x: Float[Array, "b y x i"],
+    gradient: Float[Array, "b y x o"],
+    window: tuple[int, int],
+    axes: tuple[int, ...],
+    rewrites: Collection[str],
 ) -> Float[Array, "u v i o"]:
     """The kernel's gradient by one matrix product: copies of `x`, shifted along `axes`, and of `gradient`, along the
     others, become channels (im2col).
@@ -177,7 +201,7 @@ def _im2col_kernel_grad(
         return columns.reshape(-1, columns.shape[-1]), [len(place) for place in places]
 
     (left, (u, v)), (right, (other_u, other_v)) = im2col(x, -1, True), im2col(gradient, 1, False)
-    sums = _matmul_over_voxels(left, right).reshape(u, v, x.shape[-1], other_u, other_v, gradient.shape[-1])
+    sums = _matmul_over_voxels(left, right, rewrites).reshape(u, v, x.shape[-1], other_u, other_v, gradient.shape[-1])
     return sums.transpose(0, 3, 1, 4, 2, 5).reshape(*window, x.shape[-1], gradient.shape[-1])
 
 
@@ -195,3 +219,45 @@ def _matmul_transpose_kernel_grad(
     transposed = transposed.reshape(channels, *plane, batch)
     reach = [(size // 2, size // 2) if padding == "SAME" else (0, 0) for size in window]
     return jnp.moveaxis(xla_conv(transposed, jnp.moveaxis(gradient, 0, -2), reach), 0, -2)  # i u v o, then u v i o
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_3d(
+    x: Float[Array, "b z y x i"],
+    kernel: Float[Array, "w u v i o"],
+    padding: str | Sequence[tuple[int, int]],
+    rewrites: frozenset[str],
+) -> Float[Array, "b Z Y X o"]:
+    """A 3D convolution with the rewrite "flat_kernel_grad"."""
+    return xla_conv(x, kernel, padding)
+
+
+def _conv_3d_forward(x, kernel, padding, rewrites):
+    return xla_conv(x, kernel, padding), (x, kernel)
+
+
+def _conv_3d_backward(padding, rewrites, residuals, gradient):
+    x, kernel = residuals
+    if "flat_kernel_grad" not in rewrites or padding != "SAME" or x.shape[1] > FEW_SLICES:
+        return jax.vjp(lambda x, kernel: xla_conv(x, kernel, padding), x, kernel)[1](gradient)
+    (to_x,) = jax.vjp(lambda x: xla_conv(x, kernel, padding), x)[1](gradient)
+    return to_x, _flat_kernel_grad(x, gradient, kernel.shape[:3])
+
+
+conv_3d.defvjp(_conv_3d_forward, _conv_3d_backward)
+
+
+def _flat_kernel_grad(
+    x: Float[Array, "b z y x i"], gradient: Float[Array, "b z y x o"], window: tuple[int, int, int]
+) -> Float[Array, "w u v i o"]:
+    """The kernel's gradient by one matrix product: copies of `x`, one a tap, as channels.
+
+    A tap along z whose copy would hold no slice of `x` is left out, and its gradient is 0.
+    """
+    reach = min(window[0] // 2, x.shape[1] - 1)
+    taps = itertools.product(range(-reach, reach + 1), *(range(-(size // 2), size // 2 + 1) for size in window[1:]))
+    copies = jnp.concatenate([shift(x, [-offset for offset in tap]) for tap in taps], axis=-1)
+    sums = copies.reshape(-1, copies.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
+    sums = sums.reshape(-1, *window[1:], x.shape[-1], gradient.shape[-1])
+    outside = window[0] // 2 - reach
+    return jnp.pad(sums, [(outside, outside)] + [(0, 0)] * 4)

@@ -46,7 +46,7 @@ class RAUNet(nn.Module):
         settings, lowered = self.settings, self.settings.rewrites
 
         def stem(x, name):
-            x = settings.conv(self.stem_width, 3, name)(x)
+            x = settings.conv(self.stem_width, 3, name, before_norm=True)(x)
             return nn.relu(x) if settings.folded else settings.norm_relu(f"{name}_norm")(x, train)
 
         def res(features, name, x):

@@ -69,7 +69,7 @@ class FoldRun:
 
         def read(step: int):
             check_same_recipe(self.folder.path, self.checkpoints.recipe(step), self.config)
-            state, loop = saved_state.restore(self.checkpoints, step, self.state)
+            state, loop = saved_state.restore(self.checkpoints, step, jax.device_get(self.state).unpacked())
             for name in ("loader", "seconds", "patch_set"):
                 if name not in loop:  # of an earlier version, whose files have no SHA-256
                     raise self.checkpoints.damaged(step, f"loop/metadata holds no {name}")
@@ -81,7 +81,7 @@ class FoldRun:
         if found is None:
             return
         newest, (state, loop) = found
-        self.state = replicate(state)
+        self.state = replicate(state.packed())
         self.step, self._losses, self.seconds = newest, loop["losses"], loop["seconds"]
         self.loader.set_state(loop["loader"])
         log.info(f"{self.folder.path}: going on from step {newest}")
@@ -139,13 +139,13 @@ class FoldRun:
         A step's loss is that of the weights before it: what its own update spoiled shows in no loss yet.
         """
         self.fetch_loss()
-        weights = jax.device_get((self.state.params, self.state.batch_stats))
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
+        state = jax.device_get(self.state)
+        if not all(np.isfinite(weights.vector).all() for weights in (state.params, state.batch_stats)):
             raise self._not_finite(f"the weights after step {self.step} are not finite", self._cases)
         self.seconds = seconds
         loop = {"loader": self.loader.get_state(), "losses": self._losses, "seconds": seconds}
         loop["patch_set"] = self.patch_set
-        self.checkpoints.save(self.step, self.state, loop, self.config, self._dice)
+        self.checkpoints.save(self.step, state.unpacked(), loop, self.config, self._dice)
 
     def _not_finite(self, what: str, cases: Sequence[str]) -> RunError:
         return RunError(

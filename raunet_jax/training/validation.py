@@ -19,7 +19,7 @@ def make_validation_step(network: RAUNet) -> Callable:
 
     def step(state: TrainState, batch):
         image = normalize(batch["image"], batch["low"], batch["high"])
-        logits = network.apply({"params": state.params, "batch_stats": state.batch_stats}, image)
+        logits = network.apply({"params": state.params.unpack(), "batch_stats": state.batch_stats.unpack()}, image)
         return overlap_counts((logits > 0).astype(jnp.float32), batch["mask"].astype(jnp.float32))
 
     return jax.pmap(step, AXIS, in_axes=(None, 0))
