@@ -383,7 +383,7 @@ def save_run(folder, config, dices):
 
 
 def weights(stage):
-    return [float(variables["params"]["kernel"][0]) for variables in stage.variables]
+    return [float(variables.unpack()["params"]["kernel"][0]) for variables in stage.variables]
 
 
 def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked_for(tmp_path):
@@ -399,7 +399,7 @@ def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked
     assert loaded["tumor"].config.window.batch_size == 5
     assert (loaded["tumor"].config.data.repair, loaded["tumor"].config.data.check) == (True, "warn")
     assert loaded["tumor"].config.patch_size == saved.patch_size
-    assert set(loaded["tumor"].variables[0]) == {"params", "batch_stats"}
+    assert set(loaded["tumor"].variables[0].unpack()) == {"params", "batch_stats"}
     assert weights(load_cascade(tmp_path, fold=1)["tumor"]) == [11]
 
 

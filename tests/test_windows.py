@@ -6,9 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from raunet_jax.inference.windows import AHEAD, check_window, empty_windows, predict_windows, window_origins
+from raunet_jax.inference.windows import (
+    AHEAD,
+    check_window,
+    empty_windows,
+    make_forward,
+    predict_windows,
+    window_origins,
+)
+from raunet_jax.networks.packing import pack
+from raunet_jax.networks.raunet import RAUNet
 
 PATCH, STEP = (2, 4, 3), (1, 3, 2)
 SHAPE = (5, 9, 8)
@@ -252,3 +262,26 @@ def test_all_channels_reach_the_network_as_they_are():
     voxels = volume(channels=4)
     last_minus_first = predict_windows(lambda w: (w[..., 3] - w[..., 0]).astype(jnp.float32), voxels, PATCH, PATCH, 5)
     np.testing.assert_array_equal(last_minus_first, (voxels[..., 3] - voxels[..., 0]).astype(np.float32))
+
+
+class Pointwise(RAUNet):
+    """Two layers that see one voxel at a time, in place of a network."""
+
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(1, name="out")(nn.relu(nn.Dense(3, name="hidden")(image)))
+
+
+@pytest.mark.parametrize("patch", [(2, 4, 3), (1, 4, 3)])
+def test_packed_variables_are_one_argument_and_answer_as_the_tree_does(patch):
+    network, windows = Pointwise(4, 4, 4), np.arange(24, dtype=np.int16)[: 12 * patch[0]].reshape(1, *patch, 1) * 40
+    variables = network.init(jax.random.key(0), np.zeros((1, 1), np.float32))
+    low, high = np.float32([-100]), np.float32([900])
+    forward, packed = make_forward(network), pack(variables)
+    by_hand = np.clip((windows[0].astype(np.float32) + 100) / 1000, 0, 1)
+    for layer in ("hidden", "out"):
+        kernel, bias = variables["params"][layer]["kernel"], variables["params"][layer]["bias"]
+        by_hand = (np.maximum(by_hand, 0) if layer == "out" else by_hand) @ kernel + bias
+    for given in (variables, packed):
+        np.testing.assert_allclose(forward(given, windows, low, high)[0], jax.nn.sigmoid(by_hand[..., 0]), rtol=1e-5)
+    assert len(forward.lower(packed, windows, low, high).in_avals[0]) == 4

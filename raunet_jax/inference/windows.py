@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from raunet_jax.errors import UserError
 from raunet_jax.imaging.intensity import normalize
+from raunet_jax.networks.packing import unpack_all
 from raunet_jax.networks.raunet import RAUNet
 
 AHEAD = 2  # batches that the device is given beyond the one that is waited for
@@ -99,11 +100,12 @@ def _flips(mirror: Sequence[str], patch: Sequence[int]) -> list[tuple[int, ...]]
 def make_forward(network: RAUNet) -> Callable:
     """`forward(variables, image (b, z, y, x, c), low (c,), high (c,)) -> probabilities (b, z, y, x)`, compiled.
 
-    Windows one slice thick go through a 2D network.
+    Windows one slice thick go through a 2D network. Packed variables are one argument in place of some 640.
     """
 
     @jax.jit
     def forward(variables, image, low, high):
+        variables = unpack_all(variables)
         image = normalize(image, low, high)
         flat = image.shape[1] == 1
         logits = network.apply(variables, image[:, 0] if flat else image)
