@@ -203,7 +203,7 @@ def cascade(args, device: str) -> str:
     from configs import liver
     from data_prep.phantom import draw_abdomen
     from raunet_jax.inference.cascade import StageModel, segment
-    from raunet_jax.inference.windows import make_forward
+    from raunet_jax.inference.windows import make_forward, windows_a_call
     from raunet_jax.networks.folding import fold
     from raunet_jax.networks.packing import pack
     from raunet_jax.networks.raunet import image_shape, init_variables, make_network
@@ -221,7 +221,7 @@ def cascade(args, device: str) -> str:
         network = make_network(stage, folded=True)
         models[name] = StageModel(stage, (jax.device_put(pack(fold(variables))),) * args.folds)
         x, y, z = stage.patch_size
-        windows_ = np.zeros((stage.window.batch_size, z, y, x, 1), np.int16)
+        windows_ = np.zeros((windows_a_call(stage.window.batch_size, (z, y, x)), z, y, x, 1), np.int16)
         begin = time.perf_counter()
         jax.block_until_ready(make_forward(network)(models[name].variables[0], windows_, *LIMITS))
         compiling[name] = time.perf_counter() - begin

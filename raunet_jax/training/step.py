@@ -70,6 +70,7 @@ def make_train_step(
     axis = reduction_axis()
     optimizer = make_optimizer(settings)
 
+    @network.settings.traced
     def step(state: TrainState, batch):
         image = normalize(batch["image"], batch["low"], batch["high"])
         mask = batch["mask"].astype(jnp.float32)
