@@ -24,7 +24,7 @@ from raunet_jax.run_folder import TRAIN, VALIDATION, fold_part
 from raunet_jax.tasks import stage_of
 
 THREADS = 2  # that keep up with any network on a CPU, which needs the cores itself
-THREADS_A_DEVICE = 4  # of an accelerator: 256x256 slices, of which a core reads some 2,000 a second, need the most
+THREADS_A_DEVICE = 4  # an accelerator; slices of 256x256, of which a busy core read 1,000 a second, need the most
 AHEAD_BYTES = 2**30  # of batches held ahead, at most
 VOXEL_BYTES = 2, 1  # of an image's channel and of a mask
 ARRAYS = ("image", "mask", "low", "high")
