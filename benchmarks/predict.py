@@ -51,7 +51,8 @@ def ours(device: str, precision: str, variables: dict, scan: np.ndarray, patch, 
 
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[precision]
     network = RAUNet(*WIDTHS, Settings(dtype, folded=True))
-    variables, forward = jax.device_put(pack(fold(variables))), make_forward(network)
+    variables = fold(variables) if device == "cpu" else pack(fold(variables))  # as `models.load_stage` has them
+    variables, forward = jax.device_put(variables), make_forward(network)
     jax.block_until_ready(forward(variables, np.zeros((batch, *patch, 1), np.int16), *LIMITS))  # compiled
 
     def once():
@@ -219,7 +220,8 @@ def cascade(args, device: str) -> str:
             stage.network.width = args.width
         variables = finder(init_variables(make_network(stage), image_shape(stage), 0), *ranges[name])
         network = make_network(stage, folded=True)
-        models[name] = StageModel(stage, (jax.device_put(pack(fold(variables))),) * args.folds)
+        folded = fold(variables) if device == "cpu" else pack(fold(variables))
+        models[name] = StageModel(stage, (jax.device_put(folded),) * args.folds)
         x, y, z = stage.patch_size
         windows_ = np.zeros((windows_a_call(stage.window.batch_size, (z, y, x)), z, y, x, 1), np.int16)
         begin = time.perf_counter()
