@@ -108,9 +108,12 @@ def main(arguments) -> int:
     progress.log_to_stderr()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be what the terminal can show
     try:
+        wanted = asked(given)
+        if wanted.deterministic:
+            startup.make_deterministic()  # before a mode's module imports JAX
         run = commands.load(given.mode, given.list)
         with signals.interrupted():
-            status = run(asked(given))
+            status = run(wanted)
             sys.stdout.flush()  # here a full disk, or a reader that has ended, is told as an error
         return status
     except signals.Stopped as stopped:

@@ -1,11 +1,13 @@
-"""How fast the loader reads the patches of recipe liver_voi, beside a memory-mapped array read by PyTorch.
+"""How fast the loader reads the patches of a recipe, beside a memory-mapped array read by PyTorch.
 
-    python -m benchmarks.loader
+    python -m benchmarks.loader [--recipe=liver_coarse]
+
+The recipe is liver_voi, or liver_coarse with its slices.
 
 Phantoms are drawn and cut as for a training (--root takes scans laid out as LiTS instead). `train_batches` and a
 PyTorch DataLoader then read the same records in the same order, in turns, with all files in the page cache. Without
 PyTorch its rows are left out, and the report says so. It is printed and, but for --quick, written to
-benchmarks/results/loader.md.
+benchmarks/results/loader.md, of slices loader-slices.md.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import grain
 import numpy as np
@@ -30,16 +33,15 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from benchmarks.machine import cpu
-from configs import liver_voi
+from configs import liver_coarse, liver_voi
 from data_prep import patch_dataset
 from raunet_jax import files
 from raunet_jax.training import batches
 
-RESULTS = Path(__file__).parent / "results" / "loader.md"
+RECIPES = {"liver_voi": (liver_voi, "loader.md"), "liver_coarse": (liver_coarse, "loader-slices.md")}
+RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("numpy", "grain", "array_record", "tensorflow-datasets", "torch")
-DEFAULT = batches.READING
-USUAL = DEFAULT.num_threads, DEFAULT.prefetch_buffer_size
-READINGS = tuple(dict.fromkeys((USUAL, (0, 0), (1, 4), (2, 4), (4, 4), (2, 8))))  # threads, batches held ahead
+READINGS = (2, 4), (0, 0), (1, 4), (4, 8), (8, 16)  # threads, batches held ahead; the first as training on a CPU
 WORKERS = (0, 2)  # of PyTorch
 PLAIN = "group_size:1,uncompressed"
 SETTLE = 0.5  # seconds in which the loader before fills up what it holds ahead
@@ -47,18 +49,21 @@ WARM_UP = 16  # batches taken before the clock starts: more than any loader hold
 
 
 def recipe(args, prepared: Path):
-    """liver_voi on drawn cases, or on those of --root."""
-    config = liver_voi.get_config()
+    """That of --recipe on drawn cases, or on those of --root."""
+    config = RECIPES[args.recipe][0].get_config()
     source = {"source": "lits", "root": args.root} if args.root else {"source": "phantom"}
     config.data.update(source | {"prepared": str(prepared), "cases": args.cases, "folds": min(5, args.cases)})
     config.data.update({"patches_per_case": float(args.patches), "phantom_size": (256, 256, 64)})
+    if args.recipe == "liver_coarse":
+        config.data.patches_per_case = 0.0  # the paper's rule
     return config
 
 
 def train_records(config, folder: Path):
     """The TFDS builder, and the records of all folds but 0 as `train_batches` numbers them."""
     builder = tfds.builder_from_directory(folder)
-    return builder, builder.as_data_source(split="+".join(f"fold_{fold}" for fold in range(1, config.data.folds)))
+    splits = [split for split in batches._splits(config, 0)[0] if split in builder.info.splits]
+    return builder, builder.as_data_source(split="+".join(splits))
 
 
 def plain_copy(folder: Path, copy: Path) -> Path:
@@ -99,11 +104,8 @@ class MappedPatches:
 
 
 def ours(config, folder: Path, threads: int, ahead: int) -> Iterator[dict]:
-    batches.READING = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    try:
+    with mock.patch.object(batches, "reading", lambda config: grain.ReadOptions(threads, ahead)):
         return batches.train_batches(config, folder, 0)
-    finally:
-        batches.READING = DEFAULT
 
 
 def pytorch(config, mapped: Path, size: int, workers: int) -> Iterator[dict]:
@@ -140,10 +142,11 @@ def seconds_a_batch(loader: Iterator[dict], least: float) -> tuple[float, float]
 
 
 def parts(config, folder: Path, count: int) -> list[str]:
-    """Median CPU milliseconds a patch of ArrayRecord's read, TFDS's parsing and the joining of a batch, one thread."""
+    """Median CPU milliseconds a patch, one thread: ArrayRecord's read, TFDS's own parsing, and a batch in whole."""
     builder, source = train_records(config, folder)
     raw, parse = source.data_source, builder.info.features.deserialize_example_np
-    serialized, one = raw[0], source[0]
+    serialized, part = raw[0], batches._Part(config, folder, batches._splits(config, 0)[0])
+    numbers = np.arange(config.batch_size)
 
     def median(call: Callable[[int], object], share: int = 1) -> str:
         marks = [time.process_time()]
@@ -155,7 +158,7 @@ def parts(config, folder: Path, count: int) -> list[str]:
     return [
         median(lambda number: raw[number % len(raw)]),
         median(lambda _: parse(serialized)),
-        median(lambda _: [np.stack([one[name]] * config.batch_size) for name in ("image", "mask")], config.batch_size),
+        median(lambda _: part.read(numbers), config.batch_size),
     ]
 
 
@@ -203,7 +206,7 @@ def compare(args, work: Path) -> str:
     if importlib.util.find_spec("torch"):
         for workers in WORKERS:
             loaders[f"PyTorch, workers {workers}"] = pytorch(config, mapped, len(records), workers)
-        one, other = next(ours(config, packed, *USUAL)), next(pytorch(config, mapped, len(records), 0))
+        one, other = next(ours(config, packed, *READINGS[0])), next(pytorch(config, mapped, len(records), 0))
         if not all(np.array_equal(one[name], other[name].numpy()) for name in ("image", "mask")):
             raise RuntimeError("the two loaders did not read the same records")
     turns = [{name: seconds_a_batch(loaders[name], args.seconds) for name in loaders} for _ in range(args.repeats)]
@@ -218,7 +221,7 @@ def compare(args, work: Path) -> str:
         stored /= sum(split.num_examples for split in builder.info.splits.values())
         disk.append([name, f"{stored:.2f}", f"{stored / megabytes:.2f}"])
     disk.append(["memory-mapped arrays", f"{megabytes:.2f}", "1.00"])
-    spent = [["CPU ms a patch, one thread", "ArrayRecord's read", "TFDS's parsing", "joining the batch"]]
+    spent = [["CPU ms a patch, one thread", "ArrayRecord's read", "TFDS's parsing, not used", "a batch in whole"]]
     for name, folder in (("as cut", packed), ("uncompressed", plain)):
         spent.append([name, *parts(config, folder, args.calls)])
     voxels = "x".join(map(str, config.patch_size))
@@ -240,6 +243,7 @@ def compare(args, work: Path) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only to see that it runs: small, short, no file written")
+    parser.add_argument("--recipe", default="liver_voi", choices=RECIPES)
     parser.add_argument("--root", default="", help="folder of scans laid out as LiTS, instead of phantoms")
     parser.add_argument("--cases", type=int, default=6, help="scans or phantoms, 2 or more")
     parser.add_argument("--patches", type=int, default=16, help="patches a case")
@@ -253,7 +257,7 @@ def main():
         text = compare(args, Path(work))
     print(text, end="")
     if not args.quick:
-        files.write_text(RESULTS, text)
+        files.write_text(RESULTS / RECIPES[args.recipe][1], text)
 
 
 if __name__ == "__main__":

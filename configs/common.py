@@ -57,7 +57,11 @@ def get_config() -> ConfigDict:
     config.learning_rate = 1e-3  # Adam, beta = (0.9, 0.999), epsilon = 1e-8
     config.plateau_patience = 20  # epochs without a better training loss before learning rate x 0.1
     config.loss_per_sample = False  # False: Dice over the whole batch's voxels; True: a Dice a patch, averaged
-    config.precision = "float32"  # float32 | bfloat16 (activations only; weights, statistics and loss stay float32)
+    # float32 | highest | bfloat16; weights, statistics and loss are float32 in all three.
+    # float32: an NVIDIA GPU rounds what it multiplies to 10 bits (TF32) and is several times as fast; a CPU does not.
+    # highest: products of all 23 bits on a GPU too; on a CPU the same as float32. bfloat16: activations of 7 bits.
+    config.precision = "float32"
+    config.deterministic = False  # True: a GPU gives the same bits in every run, more slowly; a CPU does so anyway
     config.folds = (0, 1, 2, 3, 4)  # which folds are trained, one after another; (0,) for one
     config.folds_at_once = 1  # how many are trained side by side, each on one GPU in a process of its own
     config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost
@@ -66,7 +70,7 @@ def get_config() -> ConfigDict:
 
     config.window = ConfigDict()
     config.window.step = (0, 0, 0)  # voxels between neighboring windows (x, y, z); 0 = half a patch
-    config.window.batch_size = 1  # windows a network call
+    config.window.batch_size = 0  # windows a network call; 0 = by platform and patch, on a CPU one (8 slices in 2D)
     config.window.weights = "uniform"  # of a window's voxels where windows overlap: uniform | gaussian (as nnU-Net)
     config.window.mirror = ()  # axes of ("x", "y", "z"): the mean over a window's 2^n mirrored copies, n axes
     config.window.skip_empty = True  # windows of the lowest intensity alone are one input to the network: it runs once

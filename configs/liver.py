@@ -3,7 +3,7 @@
     python run.py --config=configs/liver.py --config.data.root=/disk/lits
     python run.py --config=configs/liver.py:strong ...   (patches augmented, windows mirrored in every stage)
 
-Fields of one stage are `config.stages.STAGE.FIELD`; seed, data and precision are shared by all three.
+Fields of one stage are `config.stages.STAGE.FIELD`; seed, data, precision and deterministic are shared by all.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name = "liver_strong" if argument else "liver"  # another argument is refused by the stages
     shared = common.get_config()
-    for field in ("seed", "data", "precision"):
+    for field in ("seed", "data", "precision", "deterministic"):
         config[field] = shared[field]
     with config.data.unlocked():
         for field in OF_A_STAGE:
@@ -33,6 +33,7 @@ def get_config(argument: str = "") -> ConfigDict:
         # References: what is set on the cascade, also on the command line, is read by every stage.
         stage.seed = config.get_ref("seed")
         stage.precision = config.get_ref("precision")
+        stage.deterministic = config.get_ref("deterministic")
         for field in config.data:
             stage.data[field] = config.data.get_ref(field)
         if name != "coarse":

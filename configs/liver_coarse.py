@@ -15,5 +15,4 @@ def get_config(argument: str = ""):
     config.network.width = 16
     config.batch_size = 16
     config.folds = (0,)
-    config.window.batch_size = 8
     return common.strong(config, argument)

@@ -120,7 +120,7 @@ def _device_problem(error: BaseException) -> str | None:
     ):
         return (
             f"the device's memory is used up ({said[:LONGEST]}); end other programs on it, or lower config.batch_size "
-            "or config.window.batch_size"
+            "or set config.window.batch_size=1"
         )
     if "Unable to initialize backend" in said:
         return f"{said[:LONGEST]}; set JAX_PLATFORMS to a device that this machine has, such as cpu"

@@ -18,7 +18,8 @@ from raunet_jax.tasks import stage_names, stage_of
 # Every other field, a new one too, says what a trained network and its patches are made of.
 CHANGEABLE_FIELDS = (
     "name epochs learning_rate plateau_patience loss_per_sample folds folds_at_once checkpoint_minutes "
-    "window threshold vote data.root data.prepared data.workers data.on_leak network.lowering network.remat"
+    "window threshold vote data.root data.prepared data.workers data.on_leak network.lowering network.remat "
+    "deterministic"
 ).split()
 RENAMED_FIELDS = {"voi": "liver_source", "data.tumor_share": "data.foreground_fraction"}
 # What every version has saved of a stage; other fields joined later, and a recipe without them has their defaults.
@@ -164,6 +165,8 @@ def linked(config: ConfigDict) -> ConfigDict:
     for field, value in common.get_config().data.items():
         if field not in config.data and field not in OF_A_STAGE:  # there was no such field then
             config.data[field] = value
+    if "deterministic" not in config:  # likewise
+        config.deterministic = common.get_config().deterministic
     for stage in config.stages.values():
         for field in config.data:
             stage.data[field] = config.data.get_ref(field)

@@ -53,12 +53,12 @@ NUMBERS = {
     "plateau_patience": COUNT_OR_NONE,
     "folds_at_once": COUNT,
     "checkpoint_minutes": COUNT_OR_NONE,
-    "window.batch_size": COUNT,
+    "window.batch_size": COUNT_OR_NONE,
     "threshold": Range(0, 1, above=True),
 }
 CHOICES = {
     "data.on_leak": ("exclude", "warn"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "highest", "bfloat16"),
     "network.remat": ("none", "blocks", "all"),
     "window.weights": ("uniform", "gaussian"),
     "vote": ("mean", "majority"),

@@ -19,7 +19,9 @@ FREE_OF_NAN = {
 # Where the training loop runs, nothing goes to a device but by `device_put`. Elsewhere tests hand NumPy arrays to JAX.
 FREE_OF_TRANSFERS = {"test_step", "test_training"}
 
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # read when JAX is imported, also in processes that a test starts
+# Read when JAX is imported, also in processes that a test starts.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # a GPU's TF32 misses tolerances of 1e-5; a CPU has none
 startup.set_environment()
 progress.log_to_stderr()
 

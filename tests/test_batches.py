@@ -1,14 +1,17 @@
 import collections
 import itertools
 import json
+import os
 import shutil
 
+import grain
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 import tiny_lits
+from configs import liver_voi
 from data_prep import patch_dataset
 from raunet_jax.errors import UserError
 from raunet_jax.training import batches
@@ -61,6 +64,53 @@ def test_a_stopped_loader_goes_on_at_the_exact_batch(built):
     resumed.set_state(state)
     for one, other in zip(take(resumed, 6), expected[5:], strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 5])
+def test_batches_and_positions_are_the_same_with_any_number_of_threads(built, monkeypatch, threads):
+    config, folder = built
+    usual = batches.train_batches(config, folder, 1)
+    expected = take(usual, 9)
+    monkeypatch.setattr(batches, "reading", lambda config: grain.ReadOptions(threads, 2 * threads))
+    other = batches.train_batches(config, folder, 1)
+    for one, same in zip(take(other, 9), expected, strict=True):
+        assert_same(one, same)
+    assert other.get_state() == usual.get_state()
+
+
+@pytest.mark.parametrize(
+    ("platform", "cores", "devices", "patch", "threads", "ahead"),
+    [
+        ("cpu", 64, 1, (128, 128, 32), 2, 4),
+        ("gpu", 2, 1, (256, 256, 1), 2, 4),
+        ("gpu", 16, 1, (256, 256, 1), 4, 8),
+        ("gpu", 16, 8, (128, 128, 32), 8, 16),
+        ("gpu", 128, 8, (128, 128, 32), 32, 64),
+        ("gpu", 128, 8, (512, 512, 256), 2, 2),  # 0.8 GB a batch
+    ],
+)
+def test_threads_follow_cores_and_devices_and_what_they_hold_is_bounded(
+    monkeypatch, platform, cores, devices, patch, threads, ahead
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    config = liver_voi.get_config()
+    config.patch_size, config.batch_size = patch, 4
+    options = batches.reading(config)
+    assert (options.num_threads, options.prefetch_buffer_size) == (threads, ahead)
+
+
+def test_a_record_is_read_as_tfds_reads_it(built):
+    config, folder = built
+    source = tfds.builder_from_directory(folder).as_data_source(split="fold_0")
+    (first, *_) = batches.validation_batches(config, folder, 0)
+    for number in range(4):
+        for name in ("image", "mask", "low", "high"):
+            read, expected = first[name][number], source[number][name]
+            assert read.dtype == expected.dtype
+            np.testing.assert_array_equal(read, expected)
+        assert first["case"][number] == source[number]["case"].decode()
 
 
 def test_every_epoch_sees_each_record_once_in_another_order(built):

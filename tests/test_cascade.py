@@ -1,5 +1,6 @@
 """The cascade with rules in place of networks, so that each result is known by hand."""
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from raunet_jax.imaging.volume import Grid, Volume, read_nifti, write_mask
 from raunet_jax.inference import cascade
 from raunet_jax.inference.cascade import segment
 from raunet_jax.inference.models import ModelMissing, load_cascade, load_stage
+from raunet_jax.networks.packing import unpack_all
 
 
 @pytest.fixture(autouse=True)
@@ -383,7 +385,7 @@ def save_run(folder, config, dices):
 
 
 def weights(stage):
-    return [float(variables["params"]["kernel"][0]) for variables in stage.variables]
+    return [float(variables["params"]["kernel"][0]) for variables in unpack_all(stage.variables)]
 
 
 def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked_for(tmp_path):
@@ -401,6 +403,16 @@ def test_a_cascade_is_loaded_from_its_best_checkpoints_with_the_thresholds_asked
     assert loaded["tumor"].config.patch_size == saved.patch_size
     assert set(loaded["tumor"].variables[0]) == {"params", "batch_stats"}
     assert weights(load_cascade(tmp_path, fold=1)["tumor"]) == [11]
+
+
+def test_an_accelerator_is_given_each_folds_variables_as_one_array(tmp_path, monkeypatch):
+    save_run(tmp_path, model("tumor").config, [(0.4, 0.9), (0.7, 0.2)])
+    stages = []
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        stages.append(load_stage(tmp_path))
+    assert [len(jax.tree.leaves(stage.variables)) for stage in stages] == [4, 2]
+    assert weights(stages[0]) == weights(stages[1]) == [2, 11]
 
 
 def test_a_missing_model_is_named_with_its_folder(tmp_path):

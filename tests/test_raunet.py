@@ -115,7 +115,7 @@ def test_a_size_that_cannot_be_pooled_five_times_is_refused_with_the_nearest_tha
     [
         ("network.width", 6, "network.width is 6.*multiple of 4"),
         ("network.bottom_width", 10, "network.bottom_width is 10"),
-        ("precision", "float16", "precision is 'float16'; choose one of float32, bfloat16"),
+        ("precision", "float16", "precision is 'float16'; choose one of float32, highest, bfloat16"),
         ("network.momentum", 1.0, "network.momentum is 1.0"),
         ("network.remat", "some", "network.remat is 'some'; choose one of none, blocks, all"),
         ("network.lowering", "fast", "network.lowering names 'fast'; choose auto, plain"),

@@ -43,10 +43,10 @@ def test_every_shipped_recipe_is_in_range(recipe):
         ("patch_size", (0, 0, 0), "three whole numbers (x, y, z), each a number of at least 1"),
         ("window_hu", (200.0, -100.0), "two numbers of HU, the smaller one first"),
         ("window.step", (-1, 0, 0), "three whole numbers (x, y, z), each a number of at least 0"),
-        ("window.batch_size", 0, "a number of at least 1"),
+        ("window.batch_size", -1, "a number of at least 0"),
         ("network.width", 6, "a multiple of 4"),
         ("network.momentum", 1.0, "a number of at least 0 and less than 1"),
-        ("precision", "int8", "float32 or bfloat16"),
+        ("precision", "int8", "float32 or highest or bfloat16"),
     ],
 )
 def test_nonsense_is_said_with_what_the_field_may_be(field, value, allowed):

@@ -1,13 +1,16 @@
 """Fields set on the command line without --config: they are of the recipe that the run folder holds."""
 
 import json
+import os
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from ml_collections import config_flags
 
+import run as program
 from configs import demo, liver_voi
-from raunet_jax import recipe
+from raunet_jax import commands, recipe
 from raunet_jax.commands import saved_recipe
 
 
@@ -50,6 +53,34 @@ def test_a_field_that_the_saved_recipe_had_not_can_be_set(run):
     (run / "config.json").write_text(json.dumps(saved))
     _, config = parse(f"--workdir={run}", "--config.data.check=warn")
     assert [stage.data.check for stage in recipe.stages_of(config).values()] == ["warn"] * 3
+
+
+def test_determinism_asked_of_a_run_of_an_earlier_version_is_asked_of_every_stage(run):
+    saved = json.loads((run / "config.json").read_text())
+    for part in (saved, *saved["stages"].values()):
+        del part["deterministic"]
+    (run / "config.json").write_text(json.dumps(saved))
+    _, config = parse(f"--workdir={run}", "--config.deterministic=True")
+    assert [stage.deterministic for stage in recipe.stages_of(config).values()] == [True] * 3
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_runs_own_determinism_is_asked_of_xla_before_a_mode_imports_jax(run, monkeypatch, capsys, saved):
+    config = demo.get_config()
+    config.deterministic = saved
+    (run / "config.json").write_text(recipe.to_json(config))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    asked = []
+
+    def load(mode, listing):
+        asked.append("--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"])
+        return lambda request: 0
+
+    monkeypatch.setattr(commands, "load", load)
+    with flagsaver.flagsaver():
+        program.flags.FLAGS(["run.py", f"--workdir={run}"])
+        assert program.main(["run.py"]) == 0
+    assert asked == [saved]
 
 
 def test_a_stage_alone_is_set_too(tmp_path):

@@ -27,6 +27,7 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.10.2")
+    monkeypatch.setattr(startup, "GPU_PLUGINS", ("no_such_plugin",))
 
 
 @pytest.mark.parametrize("release", ["0.10.2", "0.11.0", "0.11.2", "0.12.0.1"])
@@ -35,6 +36,26 @@ def test_the_flags_are_added_to_those_of_the_user(environment, monkeypatch, rele
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     startup.set_environment()
     assert os.environ["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=2", *FLAGS]
+
+
+@pytest.mark.parametrize("theirs", ["", "--xla_gpu_force_conv_nhwc=false"])
+def test_where_jax_can_use_a_gpu_convolutions_stay_channels_last_unless_the_user_has_said(
+    environment, monkeypatch, theirs
+):
+    monkeypatch.setattr(startup, "GPU_PLUGINS", ("no_such_plugin", "json"))  # one that is installed
+    monkeypatch.setenv("XLA_FLAGS", theirs)
+    startup.set_environment()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert set(flags) == {*FLAGS, theirs or "--xla_gpu_force_conv_nhwc=true"} and len(flags) == len(FLAGS) + 1
+
+
+@pytest.mark.parametrize(("theirs", "holds"), [("", True), ("--xla_gpu_deterministic_ops=false", False)])
+def test_determinism_is_asked_for_unless_the_user_has_said(environment, monkeypatch, theirs, holds):
+    monkeypatch.setenv("XLA_FLAGS", theirs)
+    assert not startup.is_deterministic()
+    startup.make_deterministic()
+    assert os.environ["XLA_FLAGS"] == (theirs or "--xla_gpu_deterministic_ops=true")
+    assert startup.is_deterministic() == holds
 
 
 def test_what_the_user_has_set_stays(environment, monkeypatch):
@@ -97,11 +118,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def test_xla_takes_the_flags_and_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").touch()
-    code = "import jax, os\nprint(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: 2 * x)(3.0)))"
+    code = """
+import jax, os
+startup.make_deterministic()  # the flags of a GPU stop nothing where there is none
+startup._add_flags(startup.GPU_FLAGS)
+print(float(jax.jit(lambda x: 2 * x)(3.0)), os.environ["XLA_FLAGS"])
+"""
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "file" / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }
     said = in_a_process_of_its_own(code, **variables)
-    assert said.split() == [*FLAGS, "6.0"]
+    gpu = ["--xla_gpu_deterministic_ops=true", "--xla_gpu_force_conv_nhwc=true"]
+    assert said.split()[0] == "6.0" and set(said.split()[1:]) == {*FLAGS, *gpu}

@@ -6,9 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from raunet_jax.inference.windows import AHEAD, check_window, empty_windows, predict_windows, window_origins
+from raunet_jax.inference.windows import (
+    AHEAD,
+    check_window,
+    empty_windows,
+    make_forward,
+    predict_maps,
+    predict_windows,
+    window_origins,
+    windows_a_call,
+)
+from raunet_jax.networks.packing import pack
+from raunet_jax.networks.raunet import RAUNet
 
 PATCH, STEP = (2, 4, 3), (1, 3, 2)
 SHAPE = (5, 9, 8)
@@ -204,6 +216,7 @@ def test_one_compilation_serves_volumes_of_any_shape_and_all_mirrored_copies():
 
 
 def test_batches_are_dispatched_ahead_of_those_that_are_waited_for_and_no_more_than_agreed():
+    """Across maps as well: while one is merged, the device has the first batches of the next."""
     events = []
 
     class Answer:
@@ -211,6 +224,9 @@ def test_batches_are_dispatched_ahead_of_those_that_are_waited_for_and_no_more_t
 
         def __init__(self, number):
             self.number = number
+
+        def copy_to_host_async(self):
+            events.append(("on its way", self.number))
 
         def __array__(self, dtype=None, copy=None):
             events.append(("waited for", self.number))
@@ -221,10 +237,31 @@ def test_batches_are_dispatched_ahead_of_those_that_are_waited_for_and_no_more_t
         events.append(("dispatched", number))
         return Answer(number)
 
-    predict_windows(forward, volume((6, 2, 2)), (1, 2, 2), (1, 1, 1), 1)
+    list(predict_maps([forward, forward], volume((3, 2, 2)), (1, 2, 2), (1, 1, 1), 1))
     for number in range(6):
-        dispatched = {other for event, other in events[: events.index(("waited for", number))] if event == "dispatched"}
-        assert dispatched == set(range(min(6, number + AHEAD + 1)))
+        before = events[: events.index(("waited for", number))]
+        for kind in ("dispatched", "on its way"):
+            assert {other for event, other in before if event == kind} == set(range(min(6, number + AHEAD + 1)))
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_several_maps_are_each_what_one_alone_is(empty):
+    empty = empty_windows(half_empty(), FLOOR, PATCH, STEP) if empty else None
+    forwards, told = [clipped, lambda windows: 1 - clipped(windows)], []
+    maps = predict_maps(forwards, half_empty(), PATCH, STEP, 7, told.append, empty=empty)
+    for forward, found in zip(forwards, maps, strict=True):
+        np.testing.assert_array_equal(found, predict_windows(forward, half_empty(), PATCH, STEP, 7, empty=empty))
+    assert sum(told) == 2 * len(window_origins((12, 16, 12), PATCH, STEP))
+
+
+@pytest.mark.parametrize(
+    ("platform", "patch", "count"),
+    [("cpu", (32, 128, 128), 1), ("cpu", (1, 256, 256), 8), ("gpu", (32, 128, 128), 4), ("gpu", (1, 256, 256), 32)]
+    + [("gpu", (32, 224, 224), 4), ("gpu", (1, 32, 32), 64)],
+)
+def test_windows_a_call_are_those_asked_for_or_else_suit_the_platform(monkeypatch, platform, patch, count):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert windows_a_call(0, patch) == count and windows_a_call(3, patch) == 3
 
 
 def test_windows_that_fill_up_the_last_batch_do_not_count():
@@ -252,3 +289,26 @@ def test_all_channels_reach_the_network_as_they_are():
     voxels = volume(channels=4)
     last_minus_first = predict_windows(lambda w: (w[..., 3] - w[..., 0]).astype(jnp.float32), voxels, PATCH, PATCH, 5)
     np.testing.assert_array_equal(last_minus_first, (voxels[..., 3] - voxels[..., 0]).astype(np.float32))
+
+
+class Pointwise(RAUNet):
+    """Two layers that see one voxel at a time, in place of a network."""
+
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(1, name="out")(nn.relu(nn.Dense(3, name="hidden")(image)))
+
+
+@pytest.mark.parametrize("patch", [(2, 4, 3), (1, 4, 3)])
+def test_packed_variables_are_one_argument_and_answer_as_the_tree_does(patch):
+    network, windows = Pointwise(4, 4, 4), np.arange(24, dtype=np.int16)[: 12 * patch[0]].reshape(1, *patch, 1) * 40
+    variables = network.init(jax.random.key(0), np.zeros((1, 1), np.float32))
+    low, high = np.float32([-100]), np.float32([900])
+    forward, packed = make_forward(network), pack(variables)
+    by_hand = np.clip((windows[0].astype(np.float32) + 100) / 1000, 0, 1)
+    for layer in ("hidden", "out"):
+        kernel, bias = (np.asarray(variables["params"][layer][name]) for name in ("kernel", "bias"))
+        by_hand = (np.maximum(by_hand, 0) if layer == "out" else by_hand) @ kernel + bias
+    for given in (variables, packed):
+        np.testing.assert_allclose(forward(given, windows, low, high)[0], jax.nn.sigmoid(by_hand[..., 0]), rtol=1e-5)
+    assert len(jax.make_jaxpr(forward)(packed, windows, low, high).in_avals) == 4

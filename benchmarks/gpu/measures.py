@@ -226,6 +226,7 @@ def windows(job, rehearse, folder):
     from raunet_jax.inference.windows import make_forward, predict_windows, window_origins
     from raunet_jax.networks.blocks import Settings
     from raunet_jax.networks.folding import fold
+    from raunet_jax.networks.packing import pack
     from raunet_jax.networks.raunet import RAUNet
 
     network = network_of(job, rehearse)
@@ -234,7 +235,7 @@ def windows(job, rehearse, folder):
     step = tuple(length // 2 for length in patch)
     dtype = jnp.bfloat16 if job["precision"] == "bfloat16" else jnp.float32
     forward = make_forward(RAUNet(*network.widths, Settings(dtype, folded=True)))
-    variables = jax.device_put(fold(variables_of(network, folder)))
+    variables = jax.device_put(pack(fold(variables_of(network, folder))))
     limits = np.float32([-100]), np.float32([200])
     volume = np.random.default_rng(0).integers(-200, 300, (*shape, 1)).astype(np.int16)
     count, voxels = len(window_origins(shape, patch, step)), int(np.prod(patch))

@@ -51,6 +51,14 @@ class Request:
         recipe_ranges.check(config)
         return config
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether a stage of the recipe asks for the same bits in every run; of none that can be read, it does not."""
+        try:
+            return any(stage.get("deterministic", False) for stage in recipe.stages_of(self.recipe).values())
+        except UserError:
+            return False  # the mode says what is wrong, if it needs the recipe
+
     def planned_recipe(self) -> ConfigDict:
         """The recipe, with what it may leave open worked out from the scans."""
         config = self.recipe

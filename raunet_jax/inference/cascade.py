@@ -15,7 +15,7 @@ from raunet_jax.imaging.intensity import Encoded, encode, kind_of
 from raunet_jax.imaging.views import view_for
 from raunet_jax.imaging.volume import Volume
 from raunet_jax.inference.models import StageModel, patch_shape
-from raunet_jax.inference.windows import empty_windows, make_forward, predict_windows, window_origins
+from raunet_jax.inference.windows import empty_windows, make_forward, predict_maps, window_origins, windows_a_call
 from raunet_jax.networks.raunet import make_network
 
 RIVAL_SHARE = 0.5  # of the largest component's size, from which the second largest is worth a warning
@@ -244,20 +244,22 @@ def _fold_maps(scan: _Scan, model: StageModel, view: View) -> Iterator[np.ndarra
     forward = make_forward(make_network(config, folded=True))
     count = len(window_origins(voxels.shape[:3], patch, step))
     advance = scan.announce(config.stage, count * len(model.variables))
-    for number, variables in enumerate(model.variables, start=1):
 
-        def probabilities(windows, variables=variables):
-            return forward(variables, windows, encoded.low, encoded.high)
+    def of_fold(variables):
+        return lambda windows: forward(variables, windows, encoded.low, encoded.high)
 
-        settings = {"weights": window.weights, "mirror": window.mirror, "empty": empty}
+    settings = {"weights": window.weights, "mirror": window.mirror, "empty": empty}
+    batch_size = windows_a_call(window.batch_size, patch)
+    forwards = [of_fold(variables) for variables in model.variables]
+    maps = predict_maps(forwards, voxels, patch, step, batch_size, advance, **settings)
+    for number in range(1, len(forwards) + 1):
         try:
-            merged = predict_windows(probabilities, voxels, patch, step, window.batch_size, advance, **settings)
+            yield next(maps)[inner]
         except FloatingPointError:
             raise UserError(
                 f"{scan.name}: stage {config.stage}'s network {number} of {len(model.variables)} gives NaN in place of "
                 "probabilities: its weights may be damaged (--mode=inspect), or the scan (--mode=verify)"
             ) from None
-        yield merged[inner]
 
 
 def _vote(maps: Iterator[np.ndarray], model: StageModel) -> _Vote:

@@ -19,9 +19,14 @@ from jaxtyping import Array, Float
 
 from raunet_jax.errors import UserError
 from raunet_jax.imaging.intensity import normalize
+from raunet_jax.networks.packing import unpack_all
 from raunet_jax.networks.raunet import RAUNet
 
 AHEAD = 2  # batches that the device is given beyond the one that is waited for
+# Windows a call where a recipe leaves that open. A CPU is busy with one; what a GPU does for one in 3D is bound by the
+# starts of its kernels, so that it is given as many as have these voxels: 4 windows of 128x128x32, 32 of 256x256.
+ON_CPU = {"2D": 8, "3D": 1}
+ACCELERATOR_VOXELS, ACCELERATOR_RANGE = 4 * 128 * 128 * 32, (4, 64)
 AXES = {"x": 3, "y": 2, "z": 1}  # of windows (b, z, y, x, c) and of their probabilities (b, z, y, x)
 Forward = Callable[[Array], Float[Array, "b z y x"]]
 
@@ -63,6 +68,15 @@ def empty_windows(volume: np.ndarray, floor: np.ndarray, patch: Sequence[int], s
     return (highest <= floor).all(axis=-1).ravel()
 
 
+def windows_a_call(asked: int, patch: Sequence[int]) -> int:
+    """`config.window.batch_size` as `asked` for, or where that is 0 what suits the platform and `patch` (z, y, x)."""
+    if asked:
+        return asked
+    if jax.default_backend() == "cpu":
+        return ON_CPU["2D" if patch[0] == 1 else "3D"]
+    return int(np.clip(ACCELERATOR_VOXELS // math.prod(patch), *ACCELERATOR_RANGE))
+
+
 def check_window(window, patch: Sequence[int]) -> None:
     """Raise ValueError for a recipe's `config.window` that windows of `patch` (z, y, x) cannot be merged by."""
     _profiles(window.weights, patch)
@@ -99,11 +113,13 @@ def _flips(mirror: Sequence[str], patch: Sequence[int]) -> list[tuple[int, ...]]
 def make_forward(network: RAUNet) -> Callable:
     """`forward(variables, image (b, z, y, x, c), low (c,), high (c,)) -> probabilities (b, z, y, x)`, compiled.
 
-    Windows one slice thick go through a 2D network.
+    Windows one slice thick go through a 2D network. Packed variables are one argument in place of some 640.
     """
 
     @jax.jit
+    @network.settings.traced
     def forward(variables, image, low, high):
+        variables = unpack_all(variables)
         image = normalize(image, low, high)
         flat = image.shape[1] == 1
         logits = network.apply(variables, image[:, 0] if flat else image)
@@ -124,17 +140,34 @@ def predict_windows(
     mirror: Sequence[str] = (),
     empty: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Weighted mean of the windows' probabilities at each voxel: float32 (z, y, x).
+    """Weighted mean of the windows' probabilities at each voxel: float32 (z, y, x); see `predict_maps`."""
+    return next(predict_maps([forward], volume, patch, step, batch_size, advance, weights, mirror, empty))
+
+
+def predict_maps(
+    forwards: Sequence[Forward],
+    volume: np.ndarray,
+    patch: Sequence[int],
+    step: Sequence[int],
+    batch_size: int,
+    advance: Callable[[int], None] = lambda count: None,
+    weights: str = "uniform",
+    mirror: Sequence[str] = (),
+    empty: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Of each of `forwards` the weighted mean of the windows' probabilities at each voxel: float32 (z, y, x).
+
+    While one map is finished and used, the device computes the first windows of the next.
 
     Args:
-        forward: windows (b, z, y, x, c) -> probabilities (b, z, y, x).
+        forwards: each windows (b, z, y, x, c) -> probabilities (b, z, y, x).
         volume: (z, y, x, c), at least a patch in size.
         patch, step: voxels (z, y, x).
-        batch_size: windows a call of `forward`; the last call is filled up, so that it is compiled once.
+        batch_size: windows a call; the last call is filled up, so that it is compiled once.
         advance: told the number of windows finished, `batch_size` at a time.
         weights: of a window's voxels, "uniform" or "gaussian".
         mirror: axes of "x", "y", "z"; each window's probabilities are the mean over all its mirrored copies.
-        empty: bool (n,), see `empty_windows`: windows that are all the same to `forward`, which is given one of them.
+        empty: bool (n,), see `empty_windows`: windows that are all the same to a forward, which is given one of them.
 
     Raises:
         ValueError: as `window_origins` does, and for weights or axes there are none of.
@@ -146,23 +179,29 @@ def predict_windows(
     weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
     empty = np.zeros(len(origins), bool) if empty is None else empty
     seen = np.concatenate([np.flatnonzero(empty)[:1], np.flatnonzero(~empty)])
-    answers = _answers(_mirrored(forward, _flips(mirror, patch)), volume, origins[seen], patch, batch_size)
-    of_empty = next(answers).copy() if empty.any() else None
+    flips = _flips(mirror, patch)
+    answers = _answers([_mirrored(one, flips) for one in forwards], volume, origins[seen], patch, batch_size)
 
-    total, weighted = np.zeros(volume.shape[:3], np.float32), np.empty(patch, np.float32)
-    for count, (origin, is_empty) in enumerate(zip(origins, empty, strict=True), start=1):
-        answer = of_empty if is_empty else next(answers)
-        total[_where(origin, patch)] += answer if weights == "uniform" else np.multiply(answer, weight, out=weighted)
-        if count % batch_size == 0 or count == len(origins):
-            advance((count - 1) % batch_size + 1)
+    def merged():
+        of_empty = next(answers).copy() if empty.any() else None
+        total, weighted = np.zeros(volume.shape[:3], np.float32), np.empty(patch, np.float32)
+        for count, (origin, is_empty) in enumerate(zip(origins, empty, strict=True), start=1):
+            answer = of_empty if is_empty else next(answers)
+            answer = answer if weights == "uniform" else np.multiply(answer, weight, out=weighted)
+            total[_where(origin, patch)] += answer
+            if count % batch_size == 0 or count == len(origins):
+                advance((count - 1) % batch_size + 1)
+        for slice_, along_z in zip(total, sums[0], strict=True):
+            slice_ /= along_z * plane
+            if math.isnan(slice_.sum()):  # while the slice is in the cache
+                raise FloatingPointError("a probability is not a number")
+        return total
+
     # The windows are a product of three axes, and so are their weights: the weights' sum at a voxel needs no volume.
     sums = [_sums(*axis) for axis in zip(volume.shape[:3], starts, profiles, strict=True)]
     plane = np.multiply.outer(sums[1], sums[2])
-    for merged, along_z in zip(total, sums[0], strict=True):
-        merged /= along_z * plane
-        if math.isnan(merged.sum()):  # while the slice is in the cache
-            raise FloatingPointError("a probability is not a number")
-    return total
+    for _ in forwards:
+        yield merged()  # held by nobody here while the next is made
 
 
 def _where(origin: np.ndarray, patch: Sequence[int]) -> tuple[slice, ...]:
@@ -192,12 +231,13 @@ def _mirrored(forward: Forward, flips: Sequence[tuple[int, ...]]) -> Forward:
 
 
 def _answers(
-    forward: Forward, volume: np.ndarray, origins: np.ndarray, patch: Sequence[int], batch_size: int
+    forwards: Sequence[Forward], volume: np.ndarray, origins: np.ndarray, patch: Sequence[int], batch_size: int
 ) -> Iterator[np.ndarray]:
-    """`forward` of each window in turn, (z, y, x).
+    """The first forward's answer for each window in turn, (z, y, x), then the next one's.
 
     JAX returns before the device has computed, so that meanwhile the next batches are cut and copied and the one before
-    is merged; waiting for the oldest of AHEAD + 1 bounds what lies on the device.
+    is merged; waiting for the oldest of AHEAD + 1 bounds what lies on the device. Each answer is on its way to the host
+    as soon as it is there, and not only when it is waited for.
     """
     under_way = collections.deque()
 
@@ -205,12 +245,15 @@ def _answers(
         count, answer = under_way.popleft()
         return np.asarray(answer)[:count]  # waits for the device
 
-    for first in range(0, len(origins), batch_size):
+    for forward, first in itertools.product(forwards, range(0, len(origins), batch_size)):
         some = origins[first : first + batch_size]
         windows = np.empty((batch_size, *patch, volume.shape[-1]), volume.dtype)
         for index, window in enumerate(windows):
             window[...] = volume[_where(some[min(index, len(some) - 1)], patch)]
-        under_way.append((len(some), forward(jnp.asarray(windows))))
+        answer = forward(jnp.asarray(windows))
+        if hasattr(answer, "copy_to_host_async"):
+            answer.copy_to_host_async()
+        under_way.append((len(some), answer))
         if len(under_way) > AHEAD:
             yield from oldest()
     while under_way:

@@ -1,7 +1,10 @@
 """The residual block and the attention residual module (paper section III-D, Figures 4 and 5)."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -26,6 +29,8 @@ class Settings:
         remat: what is rematerialized for the gradient instead of kept in memory: "none"; "blocks", the inside of each
             residual block; "all", the inside of each attention module as well. XLA's CPU compiler keeps most of it.
         folded: the variables are those of `folding.fold`; for inference.
+        products: how exact the products of convolutions and matrices are, "highest" for float32's own; None leaves it
+            to the platform, whose NVIDIA GPUs round their float32 factors to TF32's 10 bits. See `traced`.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -34,6 +39,22 @@ class Settings:
     lowering: str = "auto"
     remat: str = "none"
     folded: bool = False
+    products: str | None = None
+
+    def traced(self, function: Callable) -> Callable:
+        """`function`, which computes with the network, as it is to be compiled: all its products are as exact as said.
+
+        Of a training step that is the whole step: gradients are traced outside of the network, where `nn.Module` ends.
+        """
+        if self.products is None:
+            return function
+
+        @functools.wraps(function)
+        def exact(*args):
+            with jax.default_matmul_precision(self.products):
+                return function(*args)
+
+        return exact
 
     @property
     def rewrites(self) -> frozenset[str]:

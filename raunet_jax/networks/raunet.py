@@ -17,6 +17,7 @@ from raunet_jax.networks.layers import max_pool
 from raunet_jax.networks.lowering import rewrites
 
 SIZE_MULTIPLE = 32  # five poolings by two
+PRECISIONS = ("float32", "highest", "bfloat16")  # see configs/common.py
 
 
 class RAUNet(nn.Module):
@@ -107,21 +108,21 @@ def make_network(config: ConfigDict, axis_name: str | None = None, folded: bool 
     for name, value in widths.items():
         if value <= 0 or value % 4:
             raise UserError(f"{name} is {value}; a residual block's bottleneck needs a positive multiple of 4")
-    precisions = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if config.precision not in precisions:
-        raise UserError(f"precision is {config.precision!r}; choose one of {', '.join(precisions)}")
+    if config.precision not in PRECISIONS:
+        raise UserError(f"precision is {config.precision!r}; choose one of {', '.join(PRECISIONS)}")
     if not 0 <= config.network.momentum < 1:
         raise UserError(f"network.momentum is {config.network.momentum}; it must be at least 0 and below 1")
     rewrites(config.network.lowering)
     if config.network.remat not in REMATERIALIZATIONS:
         raise UserError(f"network.remat is {config.network.remat!r}; choose one of {', '.join(REMATERIALIZATIONS)}")
     settings = Settings(
-        precisions[config.precision],
+        jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
         config.network.momentum,
         axis_name,
         config.network.lowering,
         config.network.remat,
         folded,
+        "highest" if config.precision == "highest" else None,
     )
     return RAUNet(*widths.values(), settings)
 

@@ -5,6 +5,7 @@ import logging
 import pathlib
 import time
 
+import jax
 from ml_collections import ConfigDict
 
 from raunet_jax import files, recipe, startup
@@ -56,6 +57,11 @@ def train_fold(config: ConfigDict, patch_set: pathlib.Path, run: pathlib.Path, f
             with another recipe or patch set.
     """
     begin = time.monotonic()
+    if config.deterministic and jax.default_backend() == "gpu" and not startup.is_deterministic():
+        log.warning(
+            f"{run}: config.deterministic is True, but XLA was started without {startup.DETERMINISTIC}=true: what is "
+            "resumed on a GPU may differ in rounding; set it in XLA_FLAGS before Python starts"
+        )
     folder, title = FoldFolder(run), f"{config.name} fold {fold}"
     training = FoldRun(config, patch_set, folder, fold)
     with training.checkpoints:

@@ -92,7 +92,7 @@ def make_train_step(
     The state is replicated and has no device axis; see `train_step`.
     """
     step = functools.partial(train_step, network, settings, per_sample, augmentation)
-    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return jax.pmap(network.settings.traced(step), AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
 def train_step(
