@@ -15,7 +15,7 @@ class Small(nn.Module):
 
     @nn.compact
     def __call__(self, image, train=False):
-        x = self.settings.norm_relu("norm")(Conv(4, 3, name="conv")(image), train)
+        x = self.settings.norm_relu("norm")(Conv(4, 3, before_norm=True, name="conv")(image), train)
         return Conv(1, 1, name="logits")(x)
 
 

@@ -8,13 +8,14 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from configs import common
 from raunet_jax.networks.blocks import Settings
 from raunet_jax.networks.raunet import make_network
 from raunet_jax.training.augmentation import OFF, Augmentation
-from raunet_jax.training.optimizer import OptimizerSettings
+from raunet_jax.training.optimizer import OptimizerSettings, make_optimizer
 from raunet_jax.training.step import make_state, make_train_step, reduction_axis, replicate, split_over_devices
 from small_network import Small
 
@@ -43,13 +44,14 @@ SETTINGS = OptimizerSettings(learning_rate=1e-3, patience_epochs=20, epoch_steps
 
 
 def initial_state(network=NETWORK):
-    return jax.device_get(make_state(network, SETTINGS, recipe()))
+    return jax.device_get(make_state(network, SETTINGS, recipe())).unpacked()
 
 
 def take_step(state, network=NETWORK, augmentation=OFF):
     """State and metrics after one step from a state in host memory, which is left as it is."""
     step = make_train_step(network, SETTINGS, False, augmentation)
-    return jax.device_get(step(replicate(jax.tree.map(np.array, state)), split_over_devices(batch())))
+    state, metrics = jax.device_get(step(replicate(state.packed()), split_over_devices(batch())))
+    return state.unpacked(), metrics
 
 
 def by_name(state, metrics):
@@ -128,10 +130,52 @@ def test_what_a_patch_is_augmented_by_does_not_depend_on_the_number_of_devices(a
     assert min(abs(first - plain), abs(second - plain), abs(second - first)) > 1e-4
 
 
+def test_ten_steps_are_those_of_optax_on_trees():
+    """The same step as any Flax program writes it: no vectors, statistics averaged by the network itself."""
+    state, optimizer = initial_state(SMALL), make_optimizer(SETTINGS)
+    given = batch()
+    image = np.clip((given["image"].astype(np.float32) + 100) / 300, 0, 1)
+    mask = given["mask"].astype(np.float32)
+
+    @jax.jit
+    def on_trees(image, params, statistics, moments):
+        def objective(params):
+            variables = {"params": params, "batch_stats": statistics}
+            logits, updates = SMALL.apply(variables, image, train=True, mutable=["batch_stats"])
+            found = jax.nn.sigmoid(logits)
+            loss = 1 - 2 * (found * mask).sum() / ((found**2).sum() + (mask**2).sum())
+            return loss, updates["batch_stats"]
+
+        (loss, statistics), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, moments = optimizer.update(gradients, moments, params, value=loss)
+        return optax.apply_updates(params, updates), statistics, moments, loss
+
+    with jax.transfer_guard("allow"):
+        trees = state.params, state.batch_stats, optimizer.init(state.params)
+        expected = []
+        for _ in range(10):
+            *trees, loss = on_trees(image, *trees)
+            expected.append(float(loss))
+    found = []
+    for _ in range(10):
+        state, metrics = take_step(state, SMALL)
+        found.append(float(metrics["loss"]))
+    assert expected[0] - expected[-1] > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    for ours, theirs in zip((state.params, state.batch_stats), trees[:2], strict=True):
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), ours, theirs)
+
+
+def test_a_bias_that_a_batch_norm_subtracts_again_has_no_gradient(after_a_step):
+    moments = {name: array for name, array in after_a_step(1).items() if re.match("moments/.*bias", name)}
+    undone = {name for name in moments if re.search("(reduce|middle)/conv/bias|Conv[12]/bias", name)}
+    assert undone == {name for name, moment in moments.items() if not moment.any()}
+
+
 def test_a_step_without_augmentation_draws_nothing():
     def compiled(augmentation):
         step = make_train_step(SMALL, SETTINGS, False, augmentation)
-        return step.lower(replicate(initial_state(SMALL)), split_over_devices(batch())).as_text()
+        return step.lower(replicate(initial_state(SMALL).packed()), split_over_devices(batch())).as_text()
 
     assert not re.search("threefry|random|rng", compiled(OFF))
     assert re.search("threefry|random|rng", compiled(AUGMENTED))  # so that the words are those to look for
@@ -169,7 +213,7 @@ def test_the_loss_falls_along_the_gradient_as_the_gradient_says(start):
     reach = 5e-5  # in float64 the two agree to 1e-8 at reach 1e-7; float32 needs a longer one, and a tolerance
 
     def loss(distance):
-        params = jax.tree.map(lambda leaf, slope: leaf + distance / length * slope, start.params, gradient)
+        params = jax.tree.map(lambda leaf, slope: leaf + np.float32(distance / length) * slope, start.params, gradient)
         return float(take_step(start.replace(params=params))[1]["loss"])
 
     assert (loss(reach) - loss(-reach)) / (2 * reach) == pytest.approx(length, rel=0.03)

@@ -48,7 +48,7 @@ class Packed:
         layout: of the tree.
     """
 
-    vector: Array | np.ndarray
+    vector: Any
     layout: Layout = flax.struct.field(pytree_node=False)
 
     def unpack(self) -> Any:
