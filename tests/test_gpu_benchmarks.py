@@ -53,7 +53,7 @@ def step(library, ms, network="II-128", batch=2, xla=NHWC, **more):
 
 def drawn_results():
     return [
-        {"name": "A ceilings", "job": {"kind": "ceilings"}, "bf16 TFLOP/s": 700.0, "TB/s read and written": 3.0},
+        {"name": "A ceilings", "job": {"kind": "ceilings"}, "bf16 TFLOP/s": 700.0, "TB/s read and written": 5.0},
         step("ours", 10.0, xla=CUBLAS),
         step("ours", 9.6),
         step("ours", 5.0, precision="float32"),
@@ -89,7 +89,7 @@ def test_targets_are_judged_by_the_fastest_of_each_side():
     assert ii.bound.startswith("launches: for 40 % of a step none of its 1800 kernels runs")
     assert "convolutions 75 %, transposes 25 %" in ii.bound
     assert brats.found == pytest.approx(1.4) and brats.reached is True and brats.bound == ""
-    # 396 GFLOP of II-128 at batch 2, in a plane (224/128)^2 as large and at twice the batch, by 700 TFLOP/s.
+    # 396 GFLOP of II-128 at batch 2, in a plane (224/128)^2 as large and at twice the batch, by 700 TFLOP/s: the bytes take less.
     least = 396 * (224 / 128) ** 2 * 2 / 700
     assert roofline.found == pytest.approx(least / 8.0, rel=0.002) and roofline.reached is True
     assert cascade.found == 7.5 and cascade.reached is False
@@ -165,9 +165,7 @@ def test_a_campaign_goes_on_with_what_is_missing_or_failed(tmp_path, monkeypatch
 
 def test_a_run_is_killed_once_it_has_a_checkpoint(tmp_path):
     script = "import pathlib, sys, time; w = pathlib.Path(sys.argv[1].partition('=')[2], 'fold_0', 'checkpoints')\n"
-    script += (
-        "(w / 'writing').mkdir(parents=True); time.sleep(.2); (w / '7').mkdir(); time.sleep(60); (w / '8').mkdir()"
-    )
+    script += "(w / 'writing').mkdir(parents=True); time.sleep(0.2); (w / '7').mkdir(); time.sleep(60)"
     (tmp_path / "run").mkdir()
     assert runs._kill_after_a_checkpoint([sys.executable, "-c", script], tmp_path / "run", None) == 7
     with pytest.raises(RuntimeError, match="status 3 before it was killed"):

@@ -1,9 +1,10 @@
 """What is wanted of a card, whether a campaign's results reach it, and what bounds those that do not.
 
-The roofline of a train step is the time below which no program could take it: the larger of the paper's operations
-over the card's measured rate of matrix products in bf16, and the bytes that must move at least over its measured
-bandwidth. Those bytes are each convolution's input and output once, in bf16, in the forward pass and in both of its
-gradients, and parameters and Adam's two moments, read and written in float32. All else is taken to be free.
+The roofline of a train step is the time below which no program that runs a convolution at a time could take it: the
+larger of the paper's operations over the card's measured rate of matrix products in bf16, and the bytes that must move
+at least over its measured bandwidth. Those bytes are each convolution's input and output once, in bf16, in the forward
+pass and in both of its gradients, and parameters and Adam's two moments, read and written in float32. All else is taken
+to be free.
 """
 
 from typing import NamedTuple
