@@ -89,7 +89,7 @@ def test_targets_are_judged_by_the_fastest_of_each_side():
     assert ii.bound.startswith("launches: for 40 % of a step none of its 1800 kernels runs")
     assert "convolutions 75 %, transposes 25 %" in ii.bound
     assert brats.found == pytest.approx(1.4) and brats.reached is True and brats.bound == ""
-    # 396 GFLOP of II-128 at batch 2, in a plane (224/128)^2 as large and at twice the batch, by 700 TFLOP/s: the bytes take less.
+    # 396 GFLOP of II-128 at batch 2; (224/128)^2 times the plane, twice the batch; by 700 TFLOP/s; bytes take less.
     least = 396 * (224 / 128) ** 2 * 2 / 700
     assert roofline.found == pytest.approx(least / 8.0, rel=0.002) and roofline.reached is True
     assert cascade.found == 7.5 and cascade.reached is False

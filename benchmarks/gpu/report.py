@@ -8,8 +8,8 @@ from benchmarks.gpu.targets import FASTER_THAN_TORCH, ROOFLINE_SHARE, Target, ta
 STEPS_TEXT = """TFLOP/s are of the paper's convolutions, whatever was computed; a train step counts three times. GB and
 kernels are of the compiled program, a kernel's operands and results once. Percent and ms by bytes are of the ceilings
 above. x torch: the fastest of PyTorch's of the same case over this. host ms: until a step was started."""
-TARGETS_TEXT = f"""Ratios are of the fastest of ours to the fastest torch.compile (channels last) of the same network, batch and
-precision, {FASTER_THAN_TORCH} wanted. The roofline, {100 * ROOFLINE_SHARE:.0f} % of it wanted: the time below
+TARGETS_TEXT = f"""Ratios are of the fastest of ours to the fastest torch.compile (channels last) of the same network,
+batch and precision, {FASTER_THAN_TORCH} wanted. The roofline, {100 * ROOFLINE_SHARE:.0f} % of it wanted: the time below
 which no program that runs a convolution at a time could take a step, the larger of the paper's operations
 (forward times three) over the measured bf16 matrix products a second, and the least bytes over the measured
 bandwidth. These are every convolution's input and output once, in bf16, forward and in both gradients, and
