@@ -22,10 +22,12 @@ requirements.txt for G and H only (fetch_wheels.sh brings what a bare machine la
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +89,20 @@ class Campaign:
         """Measure until all is done or no time is left. Returns the exit status: 1 if a job of a rehearsal failed."""
         if not self.args.rehearse:
             self._draw()
+        try:
+            self._measure()
+        finally:  # also where this campaign is interrupted: each is a session of its own
+            for worker in self.alive:
+                worker.end("no time was left")
+        for worker in self.alive:
+            self._keep(worker, self.answers.get(worker, {"error": "no time was left"}))
+        self._write()
+        shutil.rmtree(self.work, ignore_errors=True)
+        print(self.path.with_suffix(".md").read_text())
+        print(f"written: {self.path}, {self.path.with_suffix('.md')}")
+        return int(self.args.rehearse and any("error" in row for row in self.results))
+
+    def _measure(self) -> None:
         events = queue.Queue()
         while self.waiting or self.alive:
             self._start(events)
@@ -102,14 +118,6 @@ class Campaign:
             for worker in self.alive:
                 if worker.seconds() > worker.job["cap"]:
                     worker.end(f"ended after {worker.seconds():.0f} s")
-        for worker in self.alive:
-            worker.end("no time was left")
-            self._keep(worker, {"error": "no time was left"})
-        self._write()
-        shutil.rmtree(self.work, ignore_errors=True)
-        print(self.path.with_suffix(".md").read_text())
-        print(f"written: {self.path}, {self.path.with_suffix('.md')}")
-        return int(self.args.rehearse and any("error" in row for row in self.results))
 
     def _left(self) -> float:
         return self.end - time.monotonic()
@@ -117,7 +125,8 @@ class Campaign:
     def _draw(self) -> None:
         """The variables of all networks, drawn while nothing else runs yet."""
         command = [*JOBS, "--job", json.dumps({"kind": "draw"}), "--work", str(self.work)]
-        subprocess.run(command, timeout=90, check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then each job draws its own
+            subprocess.run(command, timeout=90, check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
 
     def _start(self, events: queue.Queue) -> None:
         while self.waiting and len(self.alive) < self.args.at_once and self._left() > LAST_START_S and not self.timed:
@@ -203,6 +212,7 @@ def main() -> int:
         return 0
     if not args.rehearse and not machine.gpu():
         parser.error("nvidia-smi names no GPU here; --rehearse runs all of it on a CPU")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         campaign = Campaign(args)
     except UserError as error:
