@@ -34,7 +34,7 @@ import tempfile
 import time
 
 from benchmarks import machine
-from benchmarks.gpu.plan import CUBLAS, NHWC, plan
+from benchmarks.gpu.plan import CUBLAS, NHWC, OWN_LAYOUT, plan
 from benchmarks.gpu.report import report
 from benchmarks.gpu.targets import targets
 from benchmarks.gpu.worker import JOBS, ROOT, Worker
@@ -185,7 +185,7 @@ def best_flags(results: list[dict]) -> str:
         job = row.get("job", {})
         case = {"network": "II-128", "batch": 2, "part": "train", "lowering": "auto", "precision": "bfloat16"}
         usual = {"library": "ours", **case}.items() <= job.items() and "remat" not in job and "again" not in job
-        if usual and row.get("ms") and job["xla"] in ("", NHWC, CUBLAS):
+        if usual and row.get("ms") and job["xla"] in (OWN_LAYOUT, NHWC, CUBLAS):
             score[job["xla"]] = row["ms"] * (1.3 if row["first_s"] > 100 else 1)
     return min(score, key=score.get) if score else NHWC
 
