@@ -26,7 +26,6 @@ import contextlib
 import json
 import pathlib
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +66,7 @@ class Campaign:
         if args.resume == "" and not self.path.exists():
             earlier = None
         self.results = read_json(earlier, "start without --resume", {"results": [dict]})["results"] if earlier else []
-        self.work = pathlib.Path(tempfile.mkdtemp(prefix="gpu-campaign-"))
+        self.work = None  # the folder that its jobs share, while it runs
         self.end = time.monotonic() + 60 * args.minutes
         self.waiting = self._asked_for()
         self.alive, self.ready, self.timed, self.answers = [], [], None, {}
@@ -87,17 +86,18 @@ class Campaign:
 
     def run(self) -> int:
         """Measure until all is done or no time is left. Returns the exit status: 1 if a job of a rehearsal failed."""
-        if not self.args.rehearse:
-            self._draw()
-        try:
-            self._measure()
-        finally:  # also where this campaign is interrupted: each is a session of its own
-            for worker in self.alive:
-                worker.end("no time was left")
+        with tempfile.TemporaryDirectory(prefix="gpu-campaign-", ignore_cleanup_errors=True) as folder:
+            self.work = pathlib.Path(folder)
+            try:
+                if not self.args.rehearse:
+                    self._draw()
+                self._measure()
+            finally:  # also where this campaign is interrupted: each is a session of its own
+                for worker in self.alive:
+                    worker.end("no time was left")
         for worker in self.alive:
             self._keep(worker, self.answers.get(worker, {"error": "no time was left"}))
         self._write()
-        shutil.rmtree(self.work, ignore_errors=True)
         print(self.path.with_suffix(".md").read_text())
         print(f"written: {self.path}, {self.path.with_suffix('.md')}")
         return int(self.args.rehearse and any("error" in row for row in self.results))

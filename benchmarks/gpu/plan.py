@@ -140,9 +140,8 @@ def rehearsal(jobs: list[dict]) -> list[dict]:
 
 
 def _variant(job: dict) -> tuple:
-    """What of flags, lowering and precision is worth a rehearsal of its own."""
+    """What of flags and lowering is worth a rehearsal of its own."""
     flags = job.get("xla", "") if job["kind"] == "time" and job["library"] == "ours" else ""
     lowering = job["lowering"] if job.get("lowering") == "plain" else ""
-    precision = job["precision"] if job.get("library") == "ours" and job.get("precision") == "highest" else ""
     windows = job.get("network") if job["kind"] == "windows" else ""
-    return flags if flags in (CUBLAS, f"{NHWC} {DETERMINISTIC}") else "", lowering, precision, windows
+    return flags if flags in (CUBLAS, f"{NHWC} {DETERMINISTIC}") else "", lowering, windows
