@@ -1,6 +1,7 @@
 """What a compiled program consists of, by XLA's text of it: kernels, the bytes they touch, layouts of convolutions."""
 
 import collections
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -82,15 +83,17 @@ def _named(line: str, what: str) -> str | None:
     return found and found[1]
 
 
+def _sizes(shapes: str) -> list[tuple[int, int]]:
+    """(elements, bytes of each) of an array's shape, or of those of a tuple."""
+    found = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+    return [
+        (math.prod(int(part) for part in dimensions.split(",") if part), BYTES.get(kind, 4))  # float32, int32
+        for kind, dimensions in found
+    ]
+
+
 def _size(shapes: str) -> int:
-    """Bytes of an array's shape, or of those of a tuple."""
-    total = 0
-    for kind, dimensions in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-        count = BYTES.get(kind, 4)  # float32, int32
-        for part in filter(None, dimensions.split(",")):
-            count *= int(part)
-        total += count
-    return total
+    return sum(count * each for count, each in _sizes(shapes))
 
 
 def _kind(instruction: _Instruction, inner: Sequence[_Instruction]) -> str:
@@ -123,12 +126,13 @@ def _sliced(inner: Sequence[_Instruction]) -> dict[int, int]:
             users[operand].append(one)
 
     def taken(name: str) -> float:
+        """Elements of it."""
         total = 0.0
         for user in users[name]:
-            if user.code == "bitcast":
+            if user.code in ("bitcast", "convert"):
                 total += taken(user.name)
             elif user.code in ("slice", "dynamic-slice") and user.operands[0] == name:
-                total += _size(user.shapes)
+                total += sum(count for count, _ in _sizes(user.shapes))
             else:
                 return float("inf")
         return total
@@ -136,7 +140,8 @@ def _sliced(inner: Sequence[_Instruction]) -> dict[int, int]:
     found = {}
     for one in inner:
         if one.code == "parameter":
-            size = taken(one.name)
-            if size < float("inf"):
-                found[int(re.search(r"parameter\((\d+)\)", one.line)[1])] = int(size)
+            count = taken(one.name)
+            if count < float("inf"):
+                each = _sizes(one.shapes)[0][1]
+                found[int(re.search(r"parameter\((\d+)\)", one.line)[1])] = int(count) * each
     return found
