@@ -54,8 +54,10 @@ def environment(job: dict, rehearse: bool, folder: pathlib.Path, dump: pathlib.P
     Environment(device, job.get("library", "ours"), huge_pages=False).set()
     if job["kind"] == "sanity":
         os.environ["JAX_PLATFORMS"] = "cpu" if rehearse else "cuda,cpu"
-    if rehearse:  # the same tiny program is compiled once for all jobs
+    if rehearse:  # what is the same is compiled once for all jobs
         os.environ |= {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+        del os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"]
     return device
 
 
