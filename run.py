@@ -67,6 +67,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("reference", "", "score: folder of reference masks")
 flags.DEFINE_string("compare", "", "another run folder; inspect: says what differs; report: pairs their scores")
+flags.DEFINE_bool(
+    "cost",
+    False,
+    "inspect, of a recipe: compile its train step and forward pass for this machine's platform, which takes a minute "
+    "or more, and show their kernels, the bytes these touch, operations and memory",
+)
 flags.DEFINE_bool("json", False, "inspect, verify: print JSON")
 flags.DEFINE_bool("debug", False, "show the traceback of every error")
 
@@ -131,7 +137,7 @@ def main(arguments) -> int:
 
 def asked(given) -> request.Request:
     paths = {name: os.path.expanduser(given[name].value) for name in ("output", "prediction", "reference", "compare")}
-    others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json", "series")}
+    others = {name: given[name].value for name in ("config", "probabilities", "uncertainty", "json", "series", "cost")}
     workdir = pathlib.Path(given.workdir).expanduser() if given.workdir else None
     inputs = [os.path.expanduser(path) for path in given.input]
     return request.Request(workdir=workdir, input=inputs, **paths, **others)

@@ -45,14 +45,12 @@ def ours(device: str, precision: str, variables: dict, scan: np.ndarray, patch, 
 
     from raunet_jax.inference.windows import make_forward, predict_windows
     from raunet_jax.networks.blocks import Settings
-    from raunet_jax.networks.folding import fold
-    from raunet_jax.networks.packing import pack
+    from raunet_jax.networks.folding import as_argument, fold
     from raunet_jax.networks.raunet import RAUNet
 
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[precision]
     network = RAUNet(*WIDTHS, Settings(dtype, folded=True))
-    variables = fold(variables) if device == "cpu" else pack(fold(variables))  # as `models.load_stage` has them
-    variables, forward = jax.device_put(variables), make_forward(network)
+    variables, forward = jax.device_put(as_argument(fold(variables))), make_forward(network)
     jax.block_until_ready(forward(variables, np.zeros((batch, *patch, 1), np.int16), *LIMITS))  # compiled
 
     def once():
@@ -205,8 +203,7 @@ def cascade(args, device: str) -> str:
     from data_prep.phantom import draw_abdomen
     from raunet_jax.inference.cascade import StageModel, segment
     from raunet_jax.inference.windows import make_forward, windows_a_call
-    from raunet_jax.networks.folding import fold
-    from raunet_jax.networks.packing import pack
+    from raunet_jax.networks.folding import as_argument, fold
     from raunet_jax.networks.raunet import image_shape, init_variables, make_network
 
     volume, labels = draw_abdomen(np.random.default_rng(0), args.size)
@@ -220,8 +217,7 @@ def cascade(args, device: str) -> str:
             stage.network.width = args.width
         variables = finder(init_variables(make_network(stage), image_shape(stage), 0), *ranges[name])
         network = make_network(stage, folded=True)
-        folded = fold(variables) if device == "cpu" else pack(fold(variables))
-        models[name] = StageModel(stage, (jax.device_put(folded),) * args.folds)
+        models[name] = StageModel(stage, (jax.device_put(as_argument(fold(variables))),) * args.folds)
         x, y, z = stage.patch_size
         windows_ = np.zeros((windows_a_call(stage.window.batch_size, (z, y, x)), z, y, x, 1), np.int16)
         begin = time.perf_counter()

@@ -1,11 +1,9 @@
-"""Jobs of a campaign that measure: the card, steps and passes, the kernels of a step, prediction by windows."""
+"""Jobs of a campaign that measure the card, and steps and passes."""
 
-import collections
 import functools
 import importlib.metadata
-import importlib.util
+import os
 import pathlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -14,27 +12,9 @@ import tempfile
 import time
 
 from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.process import environment, network_of, rounds, say, variables_of, wait_for_go
-from benchmarks.gpu.program import consists_of
-
-NEEDED_BY_RUN = (
-    "absl",
-    "array_record",
-    "cc3d",
-    "edt",
-    "etils",
-    "grain",
-    "ml_collections",
-    "nibabel",
-    "orbax",
-    "pydicom",
-    "rich",
-    "scipy",
-    "tensorboardX",
-    "tensorflow_datasets",
-    "matplotlib",
-    "PIL",
-)
+from benchmarks.gpu.plan import CUBLAS, DETERMINISTIC, TRIALS
+from benchmarks.gpu.process import environment, missing_for_run, network_of, rounds, say, variables_of, wait_for_go
+from raunet_jax.networks.program import consists_of
 
 
 def timed(job, rehearse, folder):
@@ -117,7 +97,7 @@ def ceilings(job, rehearse, folder):
         ]
         answer["gpu"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
 
-    answer["missing for run.py"] = [name for name in NEEDED_BY_RUN if not importlib.util.find_spec(name)]
+    answer["missing for run.py"] = missing_for_run()
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -152,119 +132,18 @@ def ceilings(job, rehearse, folder):
     say(device=device, **answer)
 
 
-def profile(job, rehearse, folder):
-    """The kernels of five steps by their time, and how much of the time the device had one to run."""
-    environment(job, rehearse, folder)
-    import jax
-
-    network = network_of(job, rehearse)
-    made = Ours(job, network, variables_of(network, folder))
-    for _ in range(3):
-        made.wait(made.once())
-    wait_for_go()
-    steps, place = 5, tempfile.mkdtemp(dir=folder)
-    plain = statistics.median(rounds(made.once, made.wait, 0.05 if rehearse else 0.3, 3))
-    with jax.profiler.trace(place):
-        start = time.perf_counter()
-        for _ in range(steps):
-            result = made.once()
-        made.wait(result)
-        wall = 1000 * (time.perf_counter() - start) / steps
-    (path,) = pathlib.Path(place).rglob("*.xplane.pb")
-    total, calls, busy = collections.Counter(), collections.Counter(), 0.0
-    planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
-    device = [plane for plane in planes if plane.name.startswith("/device:GPU")]
-    for plane in device or [plane for plane in planes if plane.name.startswith("/host:CPU")]:
-        for line in plane.lines:
-            if device and "Stream" not in line.name:
-                continue
-            for event in line.events:
-                name = re.sub(r"[_.]?\d+$", "", event.name)[:150]
-                total[name] += event.duration_ns / 1e6 / steps
-                calls[name] += 1 / steps
-    busy = sum(total.values())
-    rows = [
-        [ms, 100 * ms / max(busy, 1e-9), round(calls[name], 1), name.replace("|", "/")]
-        for name, ms in total.most_common(25)
-    ]
-    groups = collections.Counter()
-    for name, ms in total.items():
-        low = name.lower()
-        kind = (
-            "gemm"
-            if "gemm" in low and "conv" not in low and "implicit" not in low and "xmma" not in low
-            else "other fusions"
-        )
-        if re.search(r"conv|implicit|xmma|cudnn|dgrad|wgrad|fprop|cutlass", low) and kind != "gemm":
-            kind = "convolutions"
-        if re.search(r"transpose|nchwtonhwc|nhwctonchw", low):
-            kind = "transposes"
-        if "reduce" in low:
-            kind = "reductions"
-        if "memcpy" in low or "memset" in low:
-            kind = "copies"
-        groups[kind] += ms
-    say(
-        ms_a_step=plain,
-        ms_a_step_traced=wall,
-        busy_ms_a_step=busy,
-        kernels_a_step=round(sum(calls.values()), 1),
-        by_kind_ms={name: round(ms, 3) for name, ms in groups.most_common()},
-        kernels=rows,
-        step_kernels=len(total),
-    )
-    shutil.rmtree(place, ignore_errors=True)
+def flags(job, rehearse, folder):
+    """Which of the campaign's XLA flags this jaxlib does not know: each would end a process."""
+    asked = list(dict.fromkeys(flag for line in (CUBLAS, DETERMINISTIC, *TRIALS) for flag in line.split()))
+    wrong = _said_of(asked)
+    unknown = [flag for flag in asked if flag in wrong]
+    known = [flag for flag in asked if flag not in unknown]
+    say(known=known, unknown=unknown, wrong=" ".join(_said_of(known))[-300:] if unknown else " ".join(wrong)[-300:])
 
 
-def windows(job, rehearse, folder):
-    """Windows a second over a volume, beside what the device alone and the host alone could do."""
-    environment(job, rehearse, folder)
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from raunet_jax.inference.windows import make_forward, predict_windows, window_origins
-    from raunet_jax.networks.blocks import Settings
-    from raunet_jax.networks.folding import fold
-    from raunet_jax.networks.packing import pack
-    from raunet_jax.networks.raunet import RAUNet
-
-    network = network_of(job, rehearse)
-    patch = (32, 32, 32) if rehearse else (32, 128, 128)
-    shape = (64, 64, 64) if rehearse else (200, 512, 512)
-    step = tuple(length // 2 for length in patch)
-    dtype = jnp.bfloat16 if job["precision"] == "bfloat16" else jnp.float32
-    forward = make_forward(RAUNet(*network.widths, Settings(dtype, folded=True)))
-    variables = jax.device_put(pack(fold(variables_of(network, folder))))
-    limits = np.float32([-100]), np.float32([200])
-    volume = np.random.default_rng(0).integers(-200, 300, (*shape, 1)).astype(np.int16)
-    count, voxels = len(window_origins(shape, patch, step)), int(np.prod(patch))
-    batches = (1,) if rehearse else (1, 4, 16)
-    held = {}
-    for batch in batches:
-        held[batch] = jax.device_put(
-            np.zeros((batch, *patch, 1), np.int16) + volume[: patch[0], : patch[1], : patch[2]]
-        )
-        jax.block_until_ready(forward(variables, held[batch], *limits))
-    wait_for_go()
-    answer = {"windows": count, "MB in a window": 2e-6 * voxels, "MB out a window": 4e-6 * voxels}
-    for batch in batches:
-        alone = statistics.median(
-            rounds(lambda batch=batch: forward(variables, held[batch], *limits), jax.block_until_ready, 0.3, 3)
-        )
-        start = time.perf_counter()
-        predict_windows(lambda some: forward(variables, some, *limits), volume, patch, step, batch)
-        whole = time.perf_counter() - start
-        blank = np.zeros((batch, *patch), np.float32)
-        start = time.perf_counter()
-        predict_windows(lambda some, blank=blank: blank, volume, patch, step, batch)
-        host = time.perf_counter() - start
-        device = alone / 1000 * -(-count // batch)
-        answer[f"batch {batch}"] = {
-            "s": whole,
-            "windows/s": count / whole,
-            "device alone s": device,
-            "host alone s, no transfers": host,
-            "share of the device's time": device / whole,
-        }
-    say(**answer)
+def _said_of(asked: list[str]) -> list[str]:
+    """The words of XLA's complaint about these flags, none where it takes them all."""
+    environment = os.environ | {"XLA_FLAGS": " ".join(asked), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done.stderr.split() if done.returncode else []

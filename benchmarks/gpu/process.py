@@ -1,11 +1,30 @@
 """What the jobs of a campaign have in common: how they speak with it, their environment, variables and clock."""
 
+import importlib.util
 import json
 import os
 import pathlib
 import pickle
 import sys
 import time
+
+NEEDED_BY_RUN = (
+    *("absl", "array_record", "cc3d", "edt", "etils", "grain", "ml_collections", "nibabel", "orbax", "pydicom", "rich"),
+    *("scipy", "tensorboardX", "tensorflow_datasets", "matplotlib", "PIL"),
+)
+QUICK_FLAGS = "--xla_llvm_disable_expensive_passes=true"  # of what only the CPU compiles
+REHEARSAL_FLAGS = f"{QUICK_FLAGS} --xla_backend_optimization_level=0"
+TINY = {  # widths and shape of a batch, as work.NETWORKS has them: as many kernels, and next to no work
+    "I": ((4, 4, 16), (2, 32, 32, 1)),
+    "II-128": ((4, 4, 16), (2, 32, 32, 32, 1)),
+    "II-224": ((4, 4, 16), (2, 32, 32, 32, 1)),
+    "BraTS": ((8, 4, 16), (2, 32, 32, 32, 4)),
+}
+
+
+def missing_for_run() -> list[str]:
+    """The packages that run.py needs and this machine lacks."""
+    return [name for name in NEEDED_BY_RUN if not importlib.util.find_spec(name)]
 
 
 def say(**fields) -> None:
@@ -21,8 +40,8 @@ def environment(job: dict, rehearse: bool, folder: pathlib.Path, dump: pathlib.P
     """What must be set before jax or torch is imported; returns "gpu" or "cpu"."""
     device = "cpu" if rehearse else "gpu"
     flags = [os.environ.get("XLA_FLAGS", ""), job.get("xla", "")]
-    if rehearse or job["kind"] == "sanity":  # compiled sooner
-        flags.append("--xla_llvm_disable_expensive_passes=true" + rehearse * " --xla_backend_optimization_level=0")
+    if rehearse or job["kind"] == "sanity":
+        flags.append(REHEARSAL_FLAGS if rehearse else QUICK_FLAGS)
     if dump and job.get("library") != "torch":
         flags.append(f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_pass_re=^$")
     os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
@@ -33,16 +52,22 @@ def environment(job: dict, rehearse: bool, folder: pathlib.Path, dump: pathlib.P
     from benchmarks.processes import Environment
 
     Environment(device, job.get("library", "ours"), huge_pages=False).set()
-    if job["kind"] in ("sanity",):
+    if job["kind"] == "sanity":
         os.environ["JAX_PLATFORMS"] = "cpu" if rehearse else "cuda,cpu"
+    if rehearse:  # what is the same is compiled once for all jobs
+        os.environ |= {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+        del os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"]
     return device
 
 
 def network_of(job: dict, rehearse: bool):
     from benchmarks import work
 
-    network = (work.QUICK if rehearse else work.NETWORKS)[job["network"]]
-    return network._replace(shape=(2 if rehearse else job["batch"], *network.shape[1:])) if "batch" in job else network
+    if rehearse:
+        return work.Network(*TINY[job["network"]])
+    network = work.NETWORKS[job["network"]]
+    return network._replace(shape=(job["batch"], *network.shape[1:])) if "batch" in job else network
 
 
 def variables_of(network, work_folder: pathlib.Path) -> dict:

@@ -3,7 +3,17 @@
 import collections
 import json
 
-PEAK_BF16, PEAK_BYTES = 990e12, 3.35e12  # an H100's, dense, by its datasheet; an H200: 4.8e12 bytes/s
+from benchmarks.gpu.targets import FASTER_THAN_TORCH, ROOFLINE_SHARE, Target, targets
+
+STEPS_TEXT = """TFLOP/s are of the paper's convolutions, whatever was computed; a train step counts three times. GB and
+kernels are of the compiled program, a kernel's operands and results once. Percent and ms by bytes are of the ceilings
+above. x torch: the fastest of PyTorch's of the same case over this. host ms: until a step was started."""
+TARGETS_TEXT = f"""Ratios are of the fastest of ours to the fastest torch.compile (channels last) of the same network,
+batch and precision, {FASTER_THAN_TORCH} wanted. The roofline, {100 * ROOFLINE_SHARE:.0f} % of it wanted: the time below
+which no program that runs a convolution at a time could take a step, the larger of the paper's operations
+(forward times three) over the measured bf16 matrix products a second, and the least bytes over the measured
+bandwidth. These are every convolution's input and output once, in bf16, forward and in both gradients, and
+parameters and Adam's moments read and written in float32."""
 
 
 def cell(value, digits=3) -> str:
@@ -14,103 +24,108 @@ def table(head: list[str], lines: list[list]) -> str:
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in (head, ["---"] * len(head), *lines)) + "\n"
 
 
-def report(results: list[dict]) -> str:
-    parts = ["# raunet_jax on a GPU\n"]
+def report(results: list[dict], machine: dict) -> str:
+    """Markdown of all that there is; `machine`: what is said of where it was measured."""
     by_kind = collections.defaultdict(list)
     for row in results:
         by_kind[row.get("job", {}).get("kind")].append(row)
+    parts = [f"# raunet_jax on a GPU: {machine['name']}\n", _machine(machine)]
+    parts.append(f"## Targets\n\n{TARGETS_TEXT}\n\n{_targets(targets(results))}")
     for row in by_kind["ceilings"]:
-        parts.append("Ceilings: " + json.dumps({k: v for k, v in row.items() if k not in ("job", "name")}) + "\n")
-    timed = [row for row in by_kind["time"] if "ms" in row]
+        shown = {key: value for key, value in row.items() if key not in ("job", "name")}
+        parts.append("Ceilings: " + json.dumps(shown) + "\n")
     if by_kind["time"]:
-        head = [
-            "",
-            "ms",
-            "range",
-            "x torch",
-            "TFLOP/s",
-            "% of bf16 peak",
-            "GB moved",
-            "ms at 3.35 TB/s",
-            "kernels",
-            "of them large transposes",
-            "MB",
-            "first s",
-            "host ms",
-            "first two losses",
-        ]
-        cases = collections.defaultdict(dict)
-        for row in timed:
-            job = row["job"]
-            if job["library"] == "torch":
-                case = cases[job["network"], job["batch"], job["part"], job["precision"]]
-                case["ms"] = min(row["ms"], case.get("ms", 1e9))
-        lines = []
-        for row in by_kind["time"]:
-            job = row["job"]
-            if "ms" not in row:
-                lines.append([row["name"], "failed", *[""] * 11, row.get("error", "")[:160]])
-                continue
-            other = cases[job["network"], job["batch"], job["part"], job["precision"]].get("ms")
-            program = row.get("program", {})
-            rate = row["gflop"] / row["ms"]
-            lines.append(
-                [
-                    row["name"],
-                    float(row["ms"]),
-                    f"{row['ms_range'][0]:.3g} to {row['ms_range'][1]:.3g}",
-                    other / row["ms"] if other else None,
-                    rate,
-                    100 * rate * 1e12 / PEAK_BF16,
-                    program.get("gb"),
-                    program["gb"] / PEAK_BYTES * 1e12 if "gb" in program else None,
-                    program.get("kernels"),
-                    program.get("transposes"),
-                    row["peak_mb"],
-                    row["first_s"],
-                    row.get("host_ms_a_step"),
-                    row.get("loss", ""),
-                ]
-            )
-        parts.append(
-            "## Steps\n\nTFLOP/s are of the paper's convolutions, whatever was computed; a train step counts "
-            "three times. GB, kernels: of the compiled program, each kernel's operands and results once. x torch: the "
-            "fastest of PyTorch's of the same case over this. host ms: until a step was started. GB of a state in "
-            "vectors are too many: a slice counts as its whole.\n\n" + table(head, lines)
-        )
-        bits = collections.defaultdict(list)
-        for row in timed:
-            if "bits" in row:
-                job = row["job"]
-                same = json.dumps(
-                    [job.get(k) for k in ("network", "batch", "precision", "lowering", "xla", "flat", "remat")]
-                )
-                bits[same].append(row["bits"])
-        lines = []
-        for same, found in bits.items():
-            within = all(bit[0] == bit[1] for bit in found)
-            across = "" if len(found) < 2 else len({bit[0][-1] for bit in found}) == 1
-            lines.append([same, len(found), str(within), str(across)])
-        if lines:
-            parts.append(
-                "## The same bits?\n\nParameters after 4 and 8 steps from one state: the same twice in a "
-                "process, and the same in processes that compiled anew (as a resumed training does)?\n\n"
-                + table(["program", "processes", "within a process", "across processes"], lines)
-            )
-        programs = [
-            [row["name"], json.dumps(row["program"].get("counts")), json.dumps(row["program"].get("convolutions"))]
-            for row in timed
-            if row.get("program", {}).get("counts")
-        ]
-        if programs:
-            parts.append(
-                "## What the programs consist of\n\n(kernels, GB) by kind; cuDNN's convolutions by layout\n\n"
-                + table(["", "kernels", "convolutions"], programs[:12])
-            )
-    for kind in ("sanity", "profile", "windows", "train"):
+        parts.append(f"## Steps\n\n{STEPS_TEXT}\n\n{_steps(by_kind['time'], by_kind['ceilings'])}")
+        parts += _batches(by_kind["time"]) + _bits(by_kind["time"]) + _programs(by_kind["time"])
+    for row in by_kind["windows"]:
+        if "batches" in row:
+            lines = [[batch, *found.values()] for batch, found in row["batches"].items()]
+            heads = ["windows a call", *next(iter(row["batches"].values()))]
+            parts.append(f"## {row['name']}\n\n{row['windows']} windows.\n\n{table(heads, lines)}")
+    for kind in ("cascade", "train", "resume", "sanity", "profile", "flags", "windows"):
         for row in by_kind[kind]:
-            body = {k: v for k, v in row.items() if k not in ("job", "name", "kernels")}
+            if "batches" in row:
+                continue
+            body = {key: value for key, value in row.items() if key not in ("job", "name", "kernels")}
             parts.append(f"## {row['name']}\n\n```\n{json.dumps(body, indent=1)[:6000]}\n```\n")
             if "kernels" in row:
                 parts.append(table(["ms a step", "%", "calls a step", "kernel"], row["kernels"]))
     return "\n".join(parts)
+
+
+def _machine(machine: dict) -> str:
+    said = "; ".join(f"{key} {value}" for key, value in machine.get("versions", {}).items())
+    return f"By `{machine['command']}` on {machine['name']}, {machine['when']}, commit {machine['commit']}; {said}.\n"
+
+
+def _targets(judged: list[Target]) -> str:
+    answers = {True: "reached", False: "not reached", None: "not measured"}
+    lines = [[one.name, one.wanted, one.found, answers[one.reached], one.of, one.bound] for one in judged]
+    return table(["target", "wanted", "found", "", "of", "what bounds it"], lines)
+
+
+def _case(row: dict) -> tuple:
+    return tuple(row["job"][key] for key in ("network", "batch", "part", "precision"))
+
+
+def _steps(rows: list[dict], ceilings: list[dict]) -> str:
+    head = ["", "ms", "range", "x torch", "TFLOP/s", "% of bf16 peak", "GB touched", "ms by bytes", "kernels"]
+    head += ["large transposes", "MB", "first s", "host ms", "first two losses"]
+    theirs = {}
+    measured = ceilings[0] if ceilings else {}
+    peak, bandwidth = measured.get("bf16 TFLOP/s"), measured.get("TB/s read and written")
+    for row in rows:
+        if "ms" in row and row["job"]["library"] == "torch":
+            theirs[_case(row)] = min(row["ms"], theirs.get(_case(row), float("inf")))
+    lines = []
+    for row in rows:
+        if "ms" not in row:
+            lines.append([row["name"], "failed", *[""] * 11, row.get("error", "")[:160].replace("|", "/")])
+            continue
+        other, program, rate = theirs.get(_case(row)), row.get("program", {}), row["gflop"] / row["ms"]
+        line = [row["name"], float(row["ms"]), f"{row['ms_range'][0]:.3g} to {row['ms_range'][1]:.3g}"]
+        line += [other / row["ms"] if other else None, rate, 100 * rate / peak if peak else None, program.get("gb")]
+        line += [program["gb"] / bandwidth if bandwidth and "gb" in program else None, program.get("kernels")]
+        line += [program.get("transposes"), row["peak_mb"], row["first_s"]]
+        lines.append([*line, row.get("host_ms_a_step"), row.get("loss", "")])
+    return table(head, lines)
+
+
+def _batches(rows: list[dict]) -> list[str]:
+    """Patches a second of ours by network and batch: of all flags and lowerings of a batch the fastest."""
+    best = collections.defaultdict(dict)
+    for row in rows:
+        job = row["job"]
+        if "ms" in row and (job["library"], job["part"], job["precision"]) == ("ours", "train", "bfloat16"):
+            rate = 1000 * job["batch"] / row["ms"]
+            best[job["network"]][job["batch"]] = max(rate, best[job["network"]].get(job["batch"], 0.0))
+    lines = [[name, batch, rate] for name, found in best.items() for batch, rate in sorted(found.items())]
+    return ["## Patches a second by batch, ours, bf16\n\n" + table(["", "batch", "patches/s"], lines)] if lines else []
+
+
+def _bits(rows: list[dict]) -> list[str]:
+    found = collections.defaultdict(list)
+    for row in rows:
+        if "bits" in row:
+            keys = ("network", "batch", "precision", "lowering", "xla", "remat")
+            found[json.dumps([row["job"].get(key) for key in keys])].append(row["bits"])
+    lines = []
+    for program, bits in found.items():
+        within = all(bit[0] == bit[1] for bit in bits)
+        across = "" if len(bits) < 2 else str(len({bit[0][-1] for bit in bits}) == 1)
+        lines.append([program, len(bits), str(within), across])
+    text = (
+        "## The same bits?\n\nParameters after 4 and 8 steps from one state: the same twice in a process, and the "
+        "same in processes that compiled anew (as a resumed training does)?\n\n"
+    )
+    return [text + table(["program", "processes", "within a process", "across processes"], lines)] if lines else []
+
+
+def _programs(rows: list[dict]) -> list[str]:
+    lines = [
+        [row["name"], json.dumps(row["program"].get("counts")), json.dumps(row["program"].get("convolutions"))]
+        for row in rows
+        if row.get("program", {}).get("counts")
+    ]
+    text = "## What the programs consist of\n\n(kernels, GB) by kind; cuDNN's convolutions by layout\n\n"
+    return [text + table(["", "kernels", "convolutions"], lines[:12])] if lines else []

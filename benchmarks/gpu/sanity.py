@@ -1,7 +1,7 @@
 """The job of a campaign that compares what the GPU computes with what the CPU does."""
 
 from benchmarks.gpu.plan import REWRITES
-from benchmarks.gpu.process import environment, say, variables_of
+from benchmarks.gpu.process import environment, network_of, say, variables_of
 
 
 def sanity(job, rehearse, folder):
@@ -11,15 +11,15 @@ def sanity(job, rehearse, folder):
     import jax.numpy as jnp
     import numpy as np
 
-    from benchmarks import contenders, work
+    from benchmarks import contenders
     from raunet_jax.networks.blocks import Settings
     from raunet_jax.networks.raunet import RAUNet
     from raunet_jax.training.losses import dice_loss
 
-    network = (work.QUICK if rehearse else work.NETWORKS)[job["network"]]
+    network = network_of(job, rehearse)
     # So large that 16 voxels or more are left at the lowest level: a batch norm over two has no gradient but rounding.
     small = {"I": (2, 128, 128, 1), "II-128": (4, 32, 64, 64, 1), "BraTS": (2, 64, 64, 64, 4)}[job["network"]]
-    network = network._replace(shape=(4, *network.shape[1:]) if rehearse else small)
+    network = network._replace(shape=(4, 64, 64, 1) if rehearse else small)
     variables, (image, mask) = variables_of(network, folder), contenders.drawn_batch(network)
     cpu, there = jax.devices("cpu")[0], jax.devices()[0]
 

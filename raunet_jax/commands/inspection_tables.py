@@ -46,7 +46,29 @@ def show_recipe(facts: dict) -> None:
         print(f"forward: {network['forward_gflop']:.4g} GFLOP a patch")
         print(f"training memory: about {activations:.4g} MB a patch, {batch_gigabytes:.3g} GB a batch of", end=" ")
         print(f"{network['batch_size']} with parameters, gradients and Adam's moments")
+        if "cost" in network:
+            _show_cost(network["cost"])
         print()
+
+
+def _show_cost(cost: dict) -> None:
+    """Print what `program_cost.recipe_cost` returns."""
+    programs = [(name, cost[name]) for name in ("train_step", "forward")]
+    columns = ("", *(f"{name.replace('_', ' ')}, batch {program['patches']}" for name, program in programs))
+    rows = [
+        (head, *(program[field] for _, program in programs))
+        for head, field in (
+            ("kernels", "kernels"),
+            ("of these large transposes", "transposes"),
+            ("GB that kernels touch", "gigabytes"),
+            ("GFLOP of convolutions and products", "gflop"),
+            ("GFLOP by XLA's count", "xla_gflop"),
+            ("MB of temporaries", "temporary_megabytes"),
+            ("MB of arguments", "argument_megabytes"),
+        )
+    ]
+    title = f"compiled for {cost['platform']} ({cost['device']}), of each of {cost['devices']} device(s)"
+    _print_table(title, columns, rows)
 
 
 def show_run(facts: dict) -> None:

@@ -1,4 +1,7 @@
-"""What a recipe's networks are made of and what they cost; nothing is compiled, no accelerator is needed."""
+"""What a recipe's networks are made of and what they cost; nothing is compiled, no accelerator is needed.
+
+What the compiled programs cost: `program_cost`.
+"""
 
 import functools
 import math

@@ -29,6 +29,7 @@ class Request:
     probabilities: bool = False
     uncertainty: bool = False
     json: bool = False
+    cost: bool = False
     series: str = "auto"
 
     def __post_init__(self) -> None:

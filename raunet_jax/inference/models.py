@@ -11,8 +11,9 @@ from raunet_jax import recipe, tasks
 from raunet_jax.checkpoints import Checkpoints
 from raunet_jax.errors import FileError, NotFound, UserError
 from raunet_jax.inference.windows import check_window
+from raunet_jax.networks.folding import as_argument
 from raunet_jax.networks.folding import fold as fold_batch_norm
-from raunet_jax.networks.packing import Packed, pack
+from raunet_jax.networks.packing import Packed
 from raunet_jax.run_folder import FoldFolder, RunFolder
 from raunet_jax.saved_checkpoint import not_finite
 
@@ -51,19 +52,11 @@ def load_stage(run: pathlib.Path, folds: Sequence[int] | None = None) -> StageMo
                 f"{fold.checkpoints} holds no checkpoint: this fold has not been trained; run --mode=train first"
             )
         step, (weights, config) = found
-        variables.append(_as_argument(fold_batch_norm(weights)))
+        variables.append(as_argument(fold_batch_norm(weights)))
         steps.append(step)
     if config is None:
         raise ModelMissing(f"{run} holds no trained model (fold_K/checkpoints); run --mode=train first")
     return StageModel(config, tuple(jax.device_put(variables)), tuple(steps))
-
-
-def _as_argument(variables: dict) -> Packed | dict:
-    """As what a compiled network is called with: one array, so that a call costs the host no 640 arguments, 3 ms.
-
-    On a CPU as they are: 3 ms are little of a window's time there, and to unpack them doubles what compiling takes.
-    """
-    return variables if jax.default_backend() == "cpu" else pack(variables)
 
 
 def _load_fold(fold: FoldFolder) -> tuple[int, tuple[dict, ConfigDict]] | None:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from raunet_jax.networks.layers import EPSILON
+from raunet_jax.networks.packing import Packed, pack
 
 
 def fold(variables: Mapping) -> dict:
@@ -19,6 +20,14 @@ def fold(variables: Mapping) -> dict:
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), trained)
     params, statistics = _folded(exact["params"], exact["batch_stats"])
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), {"params": params, "batch_stats": statistics})
+
+
+def as_argument(variables: dict) -> Packed | dict:
+    """As what a compiled network is called with: one array, so that a call costs the host no 640 arguments, 3 ms.
+
+    On a CPU as they are: 3 ms are little of a window's time there, and to unpack them doubles what compiling takes.
+    """
+    return variables if jax.default_backend() == "cpu" else pack(variables)
 
 
 def _folded(params: Mapping, statistics: Mapping) -> tuple[dict, dict]:
