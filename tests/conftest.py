@@ -1,5 +1,9 @@
 """The suite and the processes that its tests start compute and speak as run.py does, and keep compiled networks.
 
+But XLA turns the programs, whose operations and their order are run.py's, into machine code that it does not optimize:
+most of the suite's time is compilation, which that halves. With XLA_FLAGS set, if only to nothing, as in
+`XLA_FLAGS= python -m pytest`, the code is run.py's too.
+
 Tests are stricter than JAX: no array gains an axis, changes its dtype or becomes NaN unseen.
 """
 
@@ -22,6 +26,7 @@ FREE_OF_TRANSFERS = {"test_step", "test_training"}
 # Read when JAX is imported, also in processes that a test starts.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # a GPU's TF32 misses tolerances of 1e-5; a CPU has none
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 startup.set_environment()
 progress.log_to_stderr()
 

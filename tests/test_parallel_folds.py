@@ -21,8 +21,9 @@ from raunet_jax.training import loop, parallel_folds
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     root = tiny_lits.write(tmp_path_factory.mktemp("lits"))
-    config = tiny_lits.recipe(root, tmp_path_factory.mktemp("prepared"), "voi", (32, 32, 1), patches_per_case=2.0)
-    config.name, config.network.width, config.epochs, config.folds = "tiny", 4, 1, (0, 1)
+    prepared = tmp_path_factory.mktemp("prepared")
+    config = tiny_lits.narrow(tiny_lits.recipe(root, prepared, "voi", (32, 32, 1), patches_per_case=4.0))
+    config.name, config.epochs, config.folds = "tiny", 1, (0, 1)
     return config, patch_dataset.prepare(config).folder
 
 

@@ -57,8 +57,8 @@ train_fold(recipe.load(pathlib.Path(config)), pathlib.Path(patch_set), pathlib.P
 def prepared(tmp_path_factory):
     """A recipe of stage coarse with three steps an epoch, and its patch set."""
     root = tiny_lits.write(tmp_path_factory.mktemp("lits"))
-    config = tiny_lits.recipe(root, tmp_path_factory.mktemp("prepared"), "coarse", (32, 32, 1))
-    config.name, config.network.width, config.epochs, config.folds = "tiny", 4, EPOCHS, (0,)
+    config = tiny_lits.narrow(tiny_lits.recipe(root, tmp_path_factory.mktemp("prepared"), "coarse", (32, 32, 1)))
+    config.name, config.epochs, config.folds = "tiny", EPOCHS, (0,)
     patch_set = patch_dataset.prepare(config).folder
     assert batches.train_size(config, patch_set, 0) // config.batch_size == EPOCH_STEPS
     return config, patch_set

@@ -39,6 +39,15 @@ def recipe(root, prepared, stage="tumor", patch_size=(16, 16, 8), **data):
     return config
 
 
+def narrow(config):
+    """Give a recipe of 32 x 32 slices the network of test_earlier_runs.py and of its file.
+
+    With three steps an epoch too, whoever trains it after them finds the step compiled: two minutes of a CPU.
+    """
+    config.network.update({"width": 4, "bottom_width": 4, "stem_width": 4, "momentum": 0.8})
+    return config
+
+
 def read_zyx(path):
     return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
 
