@@ -4,7 +4,7 @@ NHWC = "--xla_gpu_force_conv_nhwc=true"
 OWN_LAYOUT = "--xla_gpu_force_conv_nhwc=false"  # said, since startup.py asks for the other
 CUBLAS = f"{NHWC} --xla_gpu_enable_triton_gemm=false"  # compiles sooner: no matrix product is tried in dozens of ways
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-REWRITES = ("dots", "pairwise_max_pool", "low_mask", "split", "subpixel")  # as networks.lowering has them for a GPU
+REWRITES = ("dots", "joint_sum", "flat_kernel_grad", "pairwise_max_pool", "low_mask", "split", "subpixel")
 TRIALS = (  # what else might be worth a flag
     f"{NHWC} --xla_gpu_enable_command_buffer=",
     f"{NHWC} --xla_gpu_enable_latency_hiding_scheduler=true",
