@@ -131,7 +131,7 @@ def rehearsal(jobs: list[dict]) -> list[dict]:
         if mark in seen:
             continue
         seen.add(mark)
-        tiny = job | {"cap": 3600}
+        tiny = job | {"cap": 3600} | ({"xla": NHWC} if job.get("xla") == "best" else {})  # compiled already
         if job["kind"] == "sanity" or (job["kind"] in ("time", "profile") and fewer[1:] and job.get("compiled") != ""):
             tiny |= {"network": "I", "name": job["name"].replace(f"{job['network']} b{job.get('batch')}", "I b16")}
             tiny |= {"batch": BATCHES["I"]} if "batch" in job else {}
