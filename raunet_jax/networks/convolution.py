@@ -57,8 +57,6 @@ def convolve(
         return apply_flattened(lambda voxels: matmul(voxels, kernel.reshape(channels, features), rewrites), x)
     if "shift_and_matmul" in rewrites and features == 1:
         return _matmul_and_shift(x, kernel)
-    if "shift_and_matmul" in rewrites and channels == 1 and len(window) == 2:
-        return _shift_and_matmul(x, kernel)  # in 3D its 27 shifted arrays would be kept for the gradient
     if "winograd" in rewrites and _suits_winograd(x, window):
         return _convolve_winograd(x, kernel, rewrites)
     if "slices" in rewrites and len(window) == 3:
@@ -127,14 +125,6 @@ def _matmul_and_shift(x: Float[Array, "b *space i"], kernel: Float[Array, "*wind
     # split, not slices: its gradient is one concatenation, where theirs is a sum of arrays filled up with zeros
     split = jax.lax.split(products, [1] * len(taps), 0)
     return sum(_shift_to_tap(part[0], tap, window) for part, tap in zip(split, taps, strict=True))[..., None]
-
-
-def _shift_and_matmul(x: Float[Array, "b *space 1"], kernel: Float[Array, "*window 1 o"]) -> Float[Array, "b *space o"]:
-    """From one channel: a shifted copy for each tap, then one matrix product."""
-    *window, _, features = kernel.shape
-    stacked = jnp.stack([_shift_to_tap(x[..., 0], tap, window) for tap in np.ndindex(*window)])  # tap b *space
-    out = stacked.reshape(len(stacked), -1).T @ kernel.reshape(-1, features)
-    return out.reshape(*x.shape[:-1], features)
 
 
 def _convolve_upsampled(

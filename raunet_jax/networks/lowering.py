@@ -22,8 +22,8 @@ REWRITES = {
     "flat_kernel_grad": "a 3D convolution's kernel gradient at three slices or fewer by one matrix product of copies",
     "im2col_kernel_grad": "a small 2D convolution's kernel gradient by im2col: shifted copies and one matrix product",
     "matmul_transpose": "for a 2D convolution's kernel gradient, the input transposed by a product with the identity",
-    "pack_width": "a 2D convolution to few features with groups of neighbors along x packed into channels",
-    "shift_and_matmul": "a convolution to one feature, or in 2D from one channel, as a matrix product and shifts",
+    "pack_width": "a 2D convolution from one channel or to few with groups of neighbors along x packed into channels",
+    "shift_and_matmul": "a convolution to one feature as a matrix product and shifts",
 }
 BY_PLATFORM = {
     "cpu": tuple(name for name in REWRITES if name not in ("joint_sum", "flat_kernel_grad")),

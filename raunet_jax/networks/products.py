@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-PACK_FACTOR = 4  # neighbors along x that become channels of one position
-PACK_MAX_FEATURES = 4  # up to which a matrix product is too narrow without them
+PACK_MAX_FEATURES = 4  # up to which a matrix product is too narrow without neighbors along x as further channels
+PACK_FEW, PACK_ONE = 4, 8  # how many neighbors: for so few features, and for a single input channel (measured)
 TREE_SUM_BLOCK = 32  # a sum of more XLA would divide itself
 IM2COL_MAX_SIZE = 2**25  # values from which on shifted copies cost more than they save (measured)
 FEW_SLICES = 3  # up to which cuDNN takes a 3D kernel's gradient for a forward convolution of absurd shape
@@ -121,23 +121,22 @@ def conv_2d(
     x: Float[Array, "b y x i"], kernel: Float[Array, "u v i o"], padding: str, rewrites: frozenset[str]
 ) -> Float[Array, "b Y X o"]:
     """A 2D convolution with the rewrites "pack_width", "im2col_kernel_grad" and "matmul_transpose"."""
-    width, features = x.shape[-2], kernel.shape[-1]
-    if "pack_width" in rewrites and padding == "SAME" and features <= PACK_MAX_FEATURES and width % PACK_FACTOR == 0:
-        packed = xla_conv(x.reshape(*x.shape[:2], width // PACK_FACTOR, -1), _pack_kernel(kernel), padding)
+    width, (channels, features) = x.shape[-2], kernel.shape[-2:]
+    neighbors = PACK_ONE if channels == 1 else PACK_FEW if features <= PACK_MAX_FEATURES else 1
+    if "pack_width" in rewrites and padding == "SAME" and neighbors > 1 and width % neighbors == 0:
+        packed = xla_conv(x.reshape(*x.shape[:2], width // neighbors, -1), _pack_kernel(kernel, neighbors), padding)
         return packed.reshape(*x.shape[:-1], features)
     return xla_conv(x, kernel, padding)
 
 
-def _pack_kernel(kernel: Float[Array, "u v i o"]) -> Float[Array, "u 3 packed_i packed_o"]:
-    """The kernel of window (u, 3) whose channels are those of PACK_FACTOR neighbors along x."""
+def _pack_kernel(kernel: Float[Array, "u v i o"], neighbors: int) -> Float[Array, "u 3 packed_i packed_o"]:
+    """The kernel of window (u, 3) whose channels are those of so many neighbors along x."""
     taps = kernel.shape[1]
-    block, source, target = np.ogrid[:3, :PACK_FACTOR, :PACK_FACTOR]
-    tap = PACK_FACTOR * (block - 1) + source - target + taps // 2
+    block, source, target = np.ogrid[:3, :neighbors, :neighbors]
+    tap = neighbors * (block - 1) + source - target + taps // 2
     inside = ((tap >= 0) & (tap < taps)).astype(np.float32)[..., None, None]  # block source target 1 1
     blocks = kernel[:, np.clip(tap, 0, taps - 1)] * jnp.asarray(inside, kernel.dtype)[None]  # u block source target i o
-    return blocks.swapaxes(3, 4).reshape(
-        kernel.shape[0], 3, PACK_FACTOR * kernel.shape[2], PACK_FACTOR * kernel.shape[3]
-    )
+    return blocks.swapaxes(3, 4).reshape(kernel.shape[0], 3, neighbors * kernel.shape[2], neighbors * kernel.shape[3])
 
 
 def _conv_2d_forward(x, kernel, padding, rewrites):

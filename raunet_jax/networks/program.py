@@ -18,7 +18,7 @@ class _Instruction(NamedTuple):
     name: str
     shapes: str  # of the result; of a tuple all of them
     code: str
-    operands: tuple[str, ...]
+    operands: tuple[str, ...]  # names; of an element of a tuple NAME#0, of one within that NAME#0#1
     line: str
 
 
@@ -73,7 +73,7 @@ def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str | None]
         elif current and " = " in line:
             found = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w\-]+)\(", line)
             if found:
-                operands = re.findall(r"%([\w.\-]+)", line[found.end() :].split("), ")[0])
+                operands = re.findall(r"%([\w.\-]+(?:#\d+)*)", line[found.end() :].split("), ")[0])
                 bodies[current].append(_Instruction(*found.groups(), tuple(operands), line))
     return bodies, entry
 
@@ -110,7 +110,7 @@ def _kind(instruction: _Instruction, inner: Sequence[_Instruction]) -> str:
 
 
 def _touched(instruction: _Instruction, inner: Sequence[_Instruction], shapes: Mapping[str, str]) -> int:
-    whole = [_size(shapes.get(operand, "")) for operand in instruction.operands]
+    whole = [_size(_shape_of(operand, shapes)) for operand in instruction.operands]
     if instruction.code in ("slice", "dynamic-slice"):
         whole[:1] = [_size(instruction.shapes)]
     sliced = _sliced(inner)
@@ -118,11 +118,31 @@ def _touched(instruction: _Instruction, inner: Sequence[_Instruction], shapes: M
     return _size(instruction.shapes) + sum(parts)
 
 
+def _shape_of(operand: str, shapes: Mapping[str, str]) -> str:
+    name, *places = operand.split("#")
+    shape = shapes.get(name, "")
+    for place in places:
+        shape = _elements(shape)[int(place)]
+    return shape
+
+
+def _elements(shape: str) -> list[str]:
+    """Of a tuple's shape, `(f32[2]{0}, (s32[], s32[]), /*index=5*/pred[])`."""
+    elements, depth = [""], 0
+    for letter in re.sub(r"/\*.*?\*/", "", shape)[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            elements.append("")
+        else:
+            elements[-1] += letter
+    return [element.strip() for element in elements]
+
+
 def _sliced(inner: Sequence[_Instruction]) -> dict[int, int]:
     """Number of a fusion's operand -> bytes that it takes of it, for those that it takes nothing but slices of."""
     users = collections.defaultdict(list)
     for one in inner:
-        for operand in set(one.operands):
+        for operand in {operand.partition("#")[0] for operand in one.operands}:
             users[operand].append(one)
 
     def taken(name: str) -> float:
