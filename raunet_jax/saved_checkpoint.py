@@ -6,6 +6,7 @@ of every file lies beside them. Versions before it wrote none, and what they sav
 """
 
 import contextlib
+import logging
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ WEIGHTS = ("params", "batch_stats")  # parts of a training state that make up a 
 REMEDY = "copy the run again from where it is whole, or delete this checkpoint's folder"
 LONGEST = 200  # letters of what Orbax or TensorStore says
 JSON_FILES = {"loop": "metadata", "recipe": "metadata", "metrics": "metrics"}  # of the items of JSON
+
+log = logging.getLogger("raunet_jax")
 
 
 class SavedCheckpoint:
@@ -181,12 +184,24 @@ class Writer:
             "recipe": ocp.args.JsonSave({"json": recipe.to_json(config), "digests": digests.NAME}),
         }
         items |= {} if dice is None else {"metrics": ocp.args.JsonSave({METRIC: dice})}
-        self._orbax.save(path.absolute(), args=ocp.args.Composite(**items), force=True)
+        with _orbax_is_quiet():
+            self._orbax.save(path.absolute(), args=ocp.args.Composite(**items), force=True)
         if jax.process_index() == 0:
             digests.write(path)
 
     def close(self) -> None:
         self._orbax.close()
+
+
+@contextlib.contextmanager
+def _orbax_is_quiet() -> Iterator[None]:
+    """But for debugging: what ends one of its threads, such as a full disk, it logs with a traceback and raises too."""
+    orbax = logging.getLogger("absl")
+    before, orbax.disabled = orbax.disabled, not log.isEnabledFor(logging.DEBUG)
+    try:
+        yield
+    finally:
+        orbax.disabled = before
 
 
 def parts_of(state: Any) -> dict:

@@ -9,6 +9,7 @@ import re
 import shutil
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from configs import common, liver_coarse
@@ -237,3 +238,19 @@ def test_of_an_earlier_version_that_wrote_no_hashes_what_cannot_be_read_is_passe
     shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"[]")
     assert resume(run) == (2, 2)
     assert f"{run}/fold_0/checkpoints/3" in said()[-1] and len(said()[-1]) < 600
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_full_disk_is_one_sentence_though_a_thread_of_orbax_logs_its_traceback(tmp_path, monkeypatch, caplog, debug):
+    def save(*args, **kwargs):
+        logging.getLogger("absl").error("raised an exception\nTraceback (most recent call last):")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", save)
+    caplog.set_level(logging.DEBUG if debug else logging.INFO, "raunet_jax")
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(FileError, match="step 4 cannot be written .*No space left"),
+    ):
+        checkpoints.save(4, state(4), {"losses": [], "loader": {}}, liver_coarse.get_config(), None)
+    assert ("Traceback" in caplog.text) == debug

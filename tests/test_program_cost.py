@@ -76,6 +76,29 @@ def test_of_an_array_that_a_kernel_only_slices_the_slices_count():
     assert found["counts"] == {"loop": [2, 0.008], "slice": [1, 0.004]}
 
 
+TUPLES = """\
+HloModule jit_f
+
+%pair (a: f32[1000000]) -> (f32[1000000], (f32[500000], s8[1000])) {
+  %a = f32[1000000]{0} parameter(0)
+  %n = f32[1000000]{0} negate(%a)
+}
+
+ENTRY %main (x: f32[1000000]) -> f32[500000] {
+  %x = f32[1000000]{0} parameter(0)
+  %all = (f32[1000000]{0}, /*index=1*/(f32[500000]{0}, s8[1000]{0})) fusion(%x), kind=kLoop, calls=%pair
+  %half = f32[500000]{0} negate(%all#1#0)
+  ROOT %sum = f32[1000000]{0} negate(%all#0)
+}
+"""
+
+
+def test_of_a_tuple_the_element_that_a_kernel_reads_counts():
+    found = consists_of(TUPLES)
+    made, half, whole = 4_000_000 + 6_001_000, 2 * 2_000_000, 2 * 4_000_000
+    assert found["kernels"] == 3 and found["gb"] == round((made + half + whole) / 1e9, 3)
+
+
 def test_inspection_shows_what_the_programs_of_a_recipe_cost_on_this_platform(monkeypatch, capsys):
     def small(config, axis_name=None, folded=False):
         return Small(Settings(axis_name=axis_name))
