@@ -88,7 +88,7 @@ def main():
     import jax
     from jax.experimental import topologies
 
-    from benchmarks.gpu.program import consists_of
+    from raunet_jax.networks.program import consists_of
 
     topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
     mesh = topologies.make_mesh(topology, (1,), ("devices",))
