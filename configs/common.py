@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     # float32: an NVIDIA GPU rounds what it multiplies to 10 bits (TF32) and is several times as fast; a CPU does not.
     # highest: products of all 23 bits on a GPU too; on a CPU the same as float32. bfloat16: activations of 7 bits.
     config.precision = "float32"
-    config.deterministic = False  # True: a GPU gives the same bits in every run, more slowly; a CPU does so anyway
+    config.deterministic = False  # True: a GPU trains to the same bits in every run, more slowly; a CPU does so anyway
     config.folds = (0, 1, 2, 3, 4)  # which folds are trained, one after another; (0,) for one
     config.folds_at_once = 1  # how many are trained side by side, each on one GPU in a process of its own
     config.checkpoint_minutes = 10.0  # the longest stretch of training a kill can cost

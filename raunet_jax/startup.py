@@ -52,7 +52,9 @@ def make_deterministic() -> None:
 
 def is_deterministic() -> bool:
     """Whether XLA was asked for the same bits in every run on a GPU, by us or the user."""
-    return f"{DETERMINISTIC}=true" in os.environ.get("XLA_FLAGS", "")
+    given = [flag.partition("=") for flag in os.environ.get("XLA_FLAGS", "").split()]
+    values = [value or "true" for name, _, value in given if name == DETERMINISTIC]
+    return bool(values) and values[-1].lower() in ("true", "1")
 
 
 def _add_flags(flags: Mapping[str, str]) -> None:

@@ -58,6 +58,20 @@ def test_determinism_is_asked_for_unless_the_user_has_said(environment, monkeypa
     assert startup.is_deterministic() == holds
 
 
+@pytest.mark.parametrize(
+    ("flags", "holds"),
+    [
+        ("--xla_gpu_deterministic_ops", True),
+        ("--xla_gpu_deterministic_ops=1", True),
+        ("--xla_gpu_deterministic_ops=true --xla_gpu_deterministic_ops=false", False),
+        ("--xla_gpu_deterministic_ops_of_another_name=true", False),
+    ],
+)
+def test_flags_are_read_as_xla_reads_them(environment, monkeypatch, flags, holds):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert startup.is_deterministic() == holds
+
+
 def test_what_the_user_has_set_stays(environment, monkeypatch):
     theirs = {
         "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT "

@@ -96,7 +96,7 @@ def after_a_step(start, tmp_path_factory):
             out = tmp_path_factory.mktemp("step") / "left.npz"
             environment = os.environ | {
                 "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
                 "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))),
             }
             subprocess.run([sys.executable, "-c", ON_DEVICES, out], env=environment, check=True)
@@ -170,6 +170,11 @@ def test_a_bias_that_a_batch_norm_subtracts_again_has_no_gradient(after_a_step):
     moments = {name: array for name, array in after_a_step(1).items() if re.match("moments/.*bias", name)}
     undone = {name for name in moments if re.search("(reduce|middle)/conv/bias|Conv[12]/bias", name)}
     assert undone == {name for name, moment in moments.items() if not moment.any()}
+
+
+def test_a_network_that_averages_over_other_devices_is_refused():
+    with pytest.raises(ValueError, match="axis is a_pod; make it with (None|devices)"):
+        make_train_step(Small(Settings(axis_name="a_pod")), SETTINGS, False)
 
 
 def test_a_step_without_augmentation_draws_nothing():

@@ -104,6 +104,7 @@ def ceilings(job, rehearse, folder):
 
     answer["devices"] = [str(found) for found in jax.devices()]
     n, count = (512, 2**20) if rehearse else (8192, 2**30)
+    wait_for_go()
     for name, dtype, precision in (
         ("bf16", jnp.bfloat16, None),
         ("tf32", jnp.float32, None),

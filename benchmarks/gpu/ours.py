@@ -18,16 +18,15 @@ class Ours:
         from raunet_jax.networks.raunet import RAUNet
         from raunet_jax.training import step
 
-        if job["precision"] == "highest":
-            jax.config.update("jax_default_matmul_precision", "highest")
         dtype = jnp.bfloat16 if job["precision"] == "bfloat16" else jnp.float32
         self.jax, self.train = jax, job["part"] == "train"
         image, mask = contenders.drawn_batch(network)
         options = {"lowering": job["lowering"], "remat": job.get("remat", "none")}
+        options["products"] = "highest" if job["precision"] == "highest" else None
         if not self.train:
             net = RAUNet(*network.widths, Settings(dtype, folded=True, **options))
             self.variables, self.image = jax.device_put((as_argument(fold(variables)), image))
-            self.apply = jax.jit(lambda variables, image: net.apply(unpack_all(variables), image))
+            self.apply = jax.jit(net.settings.traced(lambda variables, image: net.apply(unpack_all(variables), image)))
             return
         net = RAUNet(*network.widths, Settings(dtype, axis_name=step.reduction_axis(), **options))
         low = np.zeros((len(image), image.shape[-1]), np.float32)

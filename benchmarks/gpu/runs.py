@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.gpu.process import REHEARSAL_FLAGS, missing_for_run, say
+from benchmarks.gpu.process import REHEARSAL_FLAGS, missing_for_run, say, wait_for_go
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EPOCH_KEYS = ("epoch", "loss", "validation_dice", "patches_per_second", "seconds")
@@ -40,6 +40,7 @@ def train(job, rehearse, folder):
         say(skipped=f"missing: {', '.join(missing)}")
         return
     place = pathlib.Path(tempfile.mkdtemp(dir=folder))
+    wait_for_go()
     begin = time.perf_counter()
     done = subprocess.run(
         [*_command(rehearse, folder / "prepared", 2 if rehearse else 6), f"--workdir={place}/run"],
@@ -67,13 +68,8 @@ def resume(job, rehearse, folder):
         say(skipped=f"missing: {', '.join(missing)}")
         return
     os.environ["JAX_PLATFORMS"] = "cpu"  # of this process, which only reads checkpoints
-    from configs import common
-
     command = _command(rehearse, folder / "prepared", 3 if rehearse else 4)
     if job["deterministic"]:
-        if "deterministic" not in common.get_config():
-            say(skipped="the recipe has no field config.deterministic")
-            return
         command.append("--config.deterministic=True")
     place = pathlib.Path(tempfile.mkdtemp(dir=folder))
     environment = _environment(rehearse, folder)

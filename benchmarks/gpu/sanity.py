@@ -42,9 +42,7 @@ def sanity(job, rehearse, folder):
         pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(true), strict=True))
         off = [np.linalg.norm(np.float64(a) - np.float64(b)) for a, b in pairs]
         norms = [np.linalg.norm(np.float64(b)) for _, b in pairs]
-        whole = np.linalg.norm(
-            norms
-        )  # a bias before a batch norm has a gradient of rounding alone: left out of the worst
+        whole = np.linalg.norm(norms)  # gradients that are next to nothing are rounding alone: left out of the worst
         return [
             float(np.linalg.norm(off) / whole),
             float(max(o / n for o, n in zip(off, norms, strict=True) if n > 1e-4 * whole)),

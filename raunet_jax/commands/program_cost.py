@@ -27,8 +27,9 @@ def recipe_cost(config: ConfigDict) -> dict:
     """What a train step and a call of the folded forward pass of a stage's recipe cost here, each compiled for it.
 
     Returns:
-        `platform` (cpu, gpu, tpu), `device` (its name), `devices` (their number), and `train_step`, of the recipe's
-        batch, and `forward`, of a call's windows, as `program_cost` tells of them, each with its `patches`.
+        `platform` (cpu, gpu, tpu), `device` (its name), `devices` (their number), and `train_step`, of one device's
+        part of the recipe's batch, and `forward`, of a call's windows, as `program_cost` tells of them, each with its
+        `patches`.
 
     Raises:
         UserError: no network can have the recipe's fields, or its batch does not divide over the devices.
@@ -47,7 +48,7 @@ def recipe_cost(config: ConfigDict) -> dict:
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
         "devices": count,
-        "train_step": {"patches": batch} | program_cost(f"stage {config.stage}: train step", step, *arrays),
+        "train_step": {"patches": batch // count} | program_cost(f"stage {config.stage}: train step", step, *arrays),
         "forward": {"patches": windows}
         | program_cost(
             f"stage {config.stage}: forward pass", forward, variables, image["image"], image["low"][0], image["high"][0]

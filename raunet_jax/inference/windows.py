@@ -24,7 +24,8 @@ from raunet_jax.networks.raunet import RAUNet
 
 AHEAD = 2  # batches that the device is given beyond the one that is waited for
 # Windows a call where a recipe leaves that open. A CPU is busy with one; what a GPU does for one in 3D is bound by the
-# starts of its kernels, so that it is given as many as have these voxels: 4 windows of 128x128x32, 32 of 256x256.
+# starts of its kernels, so that it is given as many as have these voxels, and at least 4: 4 windows of 128x128x32 or
+# 224x224x32, 32 of 256x256.
 ON_CPU = {"2D": 8, "3D": 1}
 ACCELERATOR_VOXELS, ACCELERATOR_RANGE = 4 * 128 * 128 * 32, (4, 64)
 AXES = {"x": 3, "y": 2, "z": 1}  # of windows (b, z, y, x, c) and of their probabilities (b, z, y, x)

@@ -24,7 +24,7 @@ class Settings:
     Attributes:
         dtype: of the activations; parameters and batch statistics stay float32.
         momentum: of the running batch statistics; None: see `layers.NormRelu`.
-        axis_name: mapped axis over whose devices the batch statistics are averaged while training.
+        axis_name: mapped axis over whose devices batch statistics, and a train step's loss and gradients, are averaged.
         lowering: which rewrites the network is computed with, see `lowering.rewrites`.
         remat: what is rematerialized for the gradient instead of kept in memory: "none"; "blocks", the inside of each
             residual block; "all", the inside of each attention module as well. XLA's CPU compiler keeps most of it.

@@ -90,7 +90,12 @@ def make_train_step(
     """`step(state, batch) -> (state, metrics)`, compiled for all devices; arrays of `batch` are `(device, b, ...)`.
 
     The state is replicated and has no device axis; see `train_step`.
+
+    Raises:
+        ValueError: the network does not average over the devices, so that each would go its own way.
     """
+    if network.settings.axis_name != reduction_axis():
+        raise ValueError(f"the network's axis is {network.settings.axis_name}; make it with {reduction_axis()}")
     step = functools.partial(train_step, network, settings, per_sample, augmentation)
     return jax.pmap(network.settings.traced(step), AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 

@@ -122,7 +122,10 @@ def _write_into(log: str, apart: bool = False) -> None:
     os.dup2(file, 2)
     os.close(file)
     # Python's own remember whether what they wrote to when the process began could be positioned.
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, closefd=False, errors=errors)
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
 
 
 def _obey_permissions() -> None:
