@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl.logging import get_absl_logger
 from ml_collections import ConfigDict
 
 from raunet_jax import digests, recipe
@@ -196,7 +197,7 @@ class Writer:
 @contextlib.contextmanager
 def _orbax_is_quiet() -> Iterator[None]:
     """But for debugging: what ends one of its threads, such as a full disk, it logs with a traceback and raises too."""
-    orbax = logging.getLogger("absl")
+    orbax = get_absl_logger()
     before, orbax.disabled = orbax.disabled, not log.isEnabledFor(logging.DEBUG)
     try:
         yield
