@@ -101,7 +101,7 @@ class Checkpoints:
                 self.clear()
             if not isinstance(error, OSError) and not any(said in str(error) for said in _OF_THE_DISK):
                 raise
-            why = " ".join(str(error).split())
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise FileError(
                 self.folder,
                 f"the checkpoint of step {step} cannot be written ({why[:LONGEST]}); those before are kept",

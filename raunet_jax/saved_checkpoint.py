@@ -8,8 +8,11 @@ of every file lies beside them. Versions before it wrote none, and what they sav
 import contextlib
 import logging
 import math
+import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +31,7 @@ METRIC = "validation_dice"
 WEIGHTS = ("params", "batch_stats")  # parts of a training state that make up a trained network
 REMEDY = "copy the run again from where it is whole, or delete this checkpoint's folder"
 LONGEST = 200  # letters of what Orbax or TensorStore says
+LATE_S = 1.0  # by then threads of TensorStore have ended that would else speak while Python ends, when nobody listens
 JSON_FILES = {"loop": "metadata", "recipe": "metadata", "metrics": "metrics"}  # of the items of JSON
 
 log = logging.getLogger("raunet_jax")
@@ -166,6 +170,9 @@ class Writer:
     """Writes checkpoints; to be closed. With several processes each has one, and all write together."""
 
     def __init__(self):
+        get_absl_logger().addFilter(_worth_showing)
+        if not isinstance(sys.unraisablehook, _UnraisableHook):
+            sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
         self._orbax = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(
                 weights=ocp.StandardCheckpointHandler(),
@@ -185,8 +192,11 @@ class Writer:
             "recipe": ocp.args.JsonSave({"json": recipe.to_json(config), "digests": digests.NAME}),
         }
         items |= {} if dice is None else {"metrics": ocp.args.JsonSave({METRIC: dice})}
-        with _orbax_is_quiet():
+        try:
             self._orbax.save(path.absolute(), args=ocp.args.Composite(**items), force=True)
+        except (OSError, ValueError):
+            time.sleep(LATE_S)
+            raise
         if jax.process_index() == 0:
             digests.write(path)
 
@@ -194,15 +204,23 @@ class Writer:
         self._orbax.close()
 
 
-@contextlib.contextmanager
-def _orbax_is_quiet() -> Iterator[None]:
-    """But for debugging: what ends one of its threads, such as a full disk, it logs with a traceback and raises too."""
-    orbax = get_absl_logger()
-    before, orbax.disabled = orbax.disabled, not log.isEnabledFor(logging.DEBUG)
-    try:
-        yield
-    finally:
-        orbax.disabled = before
+def _worth_showing(record: logging.LogRecord) -> bool:
+    """What ends a thread of Orbax, such as a full disk, it raises and, now or later, logs with a traceback too."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname or log.isEnabledFor(logging.DEBUG)
+
+
+class _UnraisableHook:
+    """Shows what `before` shows, but for debugging alone that an event loop is closed.
+
+    Threads of TensorStore say so through it, once Orbax has given up a checkpoint that they still write.
+    """
+
+    def __init__(self, before: Callable):
+        self.before = before
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed" or log.isEnabledFor(logging.DEBUG):
+            self.before(unraisable)
 
 
 def parts_of(state: Any) -> dict:
