@@ -13,8 +13,9 @@ from raunet_jax.errors import UserError
 from raunet_jax.inference.models import patch_shape
 from raunet_jax.inference.windows import make_forward, windows_a_call
 from raunet_jax.networks.folding import as_argument, fold
+from raunet_jax.networks.packing import unpack_all
 from raunet_jax.networks.program import consists_of
-from raunet_jax.networks.raunet import image_shape, init_variables, make_network
+from raunet_jax.networks.raunet import image_shape, make_network
 from raunet_jax.training import augmentation, optimizer
 from raunet_jax.training.step import make_state, make_train_step, reduction_axis, split_over_devices
 
@@ -40,10 +41,12 @@ def recipe_cost(config: ConfigDict) -> dict:
     settings = optimizer.from_recipe(config, EPOCH_STEPS)
     network = make_network(config, reduction_axis())
     step = make_train_step(network, settings, config.loss_per_sample, augmentation.from_recipe(config))
-    arrays = make_state(network, settings, config), split_over_devices(_blank(batch, image_shape(config)))
+    state = make_state(network, settings, config)
+    weights = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    arrays = state, split_over_devices(_blank(batch, image_shape(config)))
     windows = windows_a_call(config.window.batch_size, patch_shape(config))
     image = _blank(windows, (*patch_shape(config), len(config.data.modalities)))
-    forward, variables = make_forward(make_network(config, folded=True)), as_argument(fold(_variables(config)))
+    forward, variables = make_forward(make_network(config, folded=True)), as_argument(fold(unpack_all(weights)))
     return {
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
@@ -88,7 +91,3 @@ def _blank(count: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     limits = np.zeros((count, shape[-1]), np.float32)
     mask = np.zeros((count, *shape[:-1], 1), np.uint8)
     return {"image": np.zeros((count, *shape), np.int16), "mask": mask, "low": limits, "high": limits + 1}
-
-
-def _variables(config: ConfigDict) -> dict:
-    return init_variables(make_network(config), image_shape(config), config.seed)

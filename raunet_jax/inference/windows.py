@@ -130,19 +130,9 @@ def make_forward(network: RAUNet) -> Callable:
     return forward
 
 
-def predict_windows(
-    forward: Forward,
-    volume: np.ndarray,
-    patch: Sequence[int],
-    step: Sequence[int],
-    batch_size: int,
-    advance: Callable[[int], None] = lambda count: None,
-    weights: str = "uniform",
-    mirror: Sequence[str] = (),
-    empty: np.ndarray | None = None,
-) -> np.ndarray:
-    """Weighted mean of the windows' probabilities at each voxel: float32 (z, y, x); see `predict_maps`."""
-    return next(predict_maps([forward], volume, patch, step, batch_size, advance, weights, mirror, empty))
+def predict_windows(forward: Forward, *arguments, **settings) -> np.ndarray:
+    """The one map, float32 (z, y, x), that `predict_maps` makes of a single forward."""
+    return next(predict_maps([forward], *arguments, **settings))
 
 
 def predict_maps(
